@@ -121,7 +121,7 @@ class Masked:
     """Phone numbers."""
 
     @property
-    def said(self) -> str:
+    def warning(self) -> str:
         """The masked kinds, in words; empty without any."""
         counts = (
             (self.codes, "code"),

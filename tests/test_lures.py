@@ -143,7 +143,7 @@ def test_a_host_is_masked_in_any_spelling(
 )
 def test_the_mask_counts_codes_links_and_numbers(lure: str, said: str) -> None:
     """Each kind is counted by itself, and each lure once."""
-    assert said in mask_lures(visible(lure, 500)).said
+    assert said in mask_lures(visible(lure, 500)).warning
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_the_mask_counts_codes_links_and_numbers(lure: str, said: str) -> None:
 def test_ordinary_words_stay_readable(words: str) -> None:
     """Sentences, amounts of money, dates and order numbers are not masked."""
     masked = mask_lures(visible(words, 500))
-    assert (masked.text, masked.said) == (words, "")
+    assert (masked.text, masked.warning) == (words, "")
 
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
@@ -177,7 +177,7 @@ def test_masking_changes_only_masked_characters(raw: str) -> None:
     assert len(masked.text) == len(shown)
     assert all(new in {old, "▒"} for old, new in zip(shown, masked.text, strict=True))
     counted = masked.codes + masked.links + masked.numbers
-    assert bool(counted) == (masked.text != shown) == bool(masked.said)
+    assert bool(counted) == (masked.text != shown) == bool(masked.warning)
 
 
 @given(st.text(max_size=60))

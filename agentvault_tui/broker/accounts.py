@@ -31,7 +31,7 @@ SHARERS_SHOWN: Final = 100
 class ProviderForecast:
     """The effect of revoking its agent on an account at the provider."""
 
-    known: bool = False
+    revocable: bool = False
     """Whether anything is known that revokes there."""
     kept_for: tuple[AgentId, ...] = ()
     """Some agents that use the same person's account: it is left for them."""

@@ -388,7 +388,7 @@ def _session_draft(
 class Need(StrEnum):
     """Kinds of decisions, by their effect on an agent's reach."""
 
-    CUT = "revoke"
+    REVOKE = "revoke"
     GIVE = "restore"
     OWN = "own"
     """Giving that an operator elsewhere may do too: see docs/remote.md."""
@@ -397,14 +397,14 @@ class Need(StrEnum):
 
 
 LEAST: Final = {
-    Need.CUT: Role.OPERATOR,
+    Need.REVOKE: Role.OPERATOR,
     Need.GIVE: Role.OPERATOR,
     Need.OWN: Role.OPERATOR,
     Need.APPROVE: Role.APPROVER,
     Need.PEOPLE: Role.APPROVER,
 }
 DEEDS: Final = {
-    Need.CUT: "revoking, denying or taking away",
+    Need.REVOKE: "revoking, denying or taking away",
     Need.GIVE: "restoring, registering, granting or loosening",
     Need.OWN: "restoring or registering",
     Need.APPROVE: "approving",
@@ -490,7 +490,7 @@ class Authority:
             LedgerError: it is not enough, and that could not be recorded; or the
                 team's store did not answer, and it is no revocation.
         """
-        if need is not Need.CUT:
+        if need is not Need.REVOKE:
             # What others revoked, and whose sessions they ended, is known first.
             await self.broker.ledger.confirm()
         signed_in = self.standing(operator.id)
@@ -555,7 +555,7 @@ class Authority:
             raise ForbiddenError(Role.VIEWER, message, "ask who manages the tenant")
         if access is not Access.READ:
             # What only an approver may do is refused to others where it is asked for.
-            await self.actor(operator, Need.CUT, path)
+            await self.actor(operator, Need.REVOKE, path)
 
     def named(self, operator: Actor) -> Actor:
         """Return who is signed in at *operator*'s seat, or *operator*."""
@@ -570,7 +570,7 @@ def _allowed(need: Need, role: Role | None, *, by_claim: bool, remote: bool) -> 
         return True
     if role is not None:
         return role.includes(_least(need, remote=remote))
-    return not remote and (need in {Need.CUT, Need.APPROVE} or not by_claim)
+    return not remote and (need in {Need.REVOKE, Need.APPROVE} or not by_claim)
 
 
 def _who(session: Session | None, role: Role | None) -> str:

@@ -55,7 +55,7 @@ class CallOutAnswer(NamedTuple):
     why: str
     ms: int
 
-    def told(self) -> dict[str, object]:
+    def recorded(self) -> dict[str, object]:
         """Return it as a decision's event has it."""
         failed = self.reason == HOOK_FAILED
         verdict = "failed" if failed else self.outcome.value

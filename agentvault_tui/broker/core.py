@@ -290,10 +290,10 @@ class Broker:
     """Where agents act through the broker; None where it only issues tokens."""
     watch: WatchRoom | None = None
     """Reads the ledger for others: alerts, exports, metrics."""
-    kept: dict[str, str] = field(default_factory=dict)
+    meta: dict[str, str] = field(default_factory=dict)
     """Small values that the last process left, by name."""
     grant_ends: dict[str, tuple[str, Deadline]] = field(default_factory=dict)
-    """When scopes end, by the row in `kept`, whose value is first; see
+    """When scopes end, by the row in `meta`, whose value is first; see
     `usecases.timed_grants`."""
     team_key: TeamKey | None = field(init=False, default=None)
     """Follows the key that encrypts the shared data of a team; None without a team."""
@@ -324,7 +324,7 @@ class Broker:
         notify = self.health.changed
         if shared:
             self.files = TeamFiles(
-                *(self.home, self.ledger, lambda: self.kept, SYSTEM), notify
+                *(self.home, self.ledger, lambda: self.meta, SYSTEM), notify
             )
             publish = partial(self.files.publish, lambda: None)
             self.team_key = TeamKey(self.home, self.ledger, SYSTEM, publish, notify)
@@ -397,7 +397,7 @@ class Broker:
         if self.watch is not None:
             self.watch.committed(events)
 
-    async def known(self, find: Callable[[], _T]) -> _T:
+    async def look_up(self, find: Callable[[], _T]) -> _T:
         """Find a change that another broker may have recorded a moment ago.
 
         Raises:

@@ -116,7 +116,7 @@ class Cuts:
         return bool(self.unrecorded) or anew
 
     @property
-    def kept(self) -> Kept:
+    def durability(self) -> Kept:
         """Return where those that are not recorded are, as far as is certain."""
         return self._outcome if self._served == self._requested else Kept.MEMORY
 
@@ -215,7 +215,7 @@ class Cuts:
         self._ended[agent_id] += 1
         return self._ended[agent_id] <= _OWN
 
-    async def found(self, attempts: Sequence[Attempt]) -> None:
+    async def settle(self, attempts: Sequence[Attempt]) -> None:
         """Know that commits reached the ledger which were said to have failed.
 
         Cuts among them are recorded. Their other changes are written again as they are.

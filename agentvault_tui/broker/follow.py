@@ -226,9 +226,9 @@ def _count_again(broker: Broker, event: Event) -> None:
 
 async def _put_meta(broker: Broker, change: Meta) -> None:
     if change.value is None:
-        broker.kept.pop(change.key, None)
+        broker.meta.pop(change.key, None)
         return
-    broker.kept[change.key] = change.value
+    broker.meta[change.key] = change.value
     if change.key == POLICY:
         await follow_policy(broker, change.value)
 
@@ -289,7 +289,7 @@ def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
     """Connect *broker* and *feed* to the ledger's commits."""
 
     async def recovered(recovery: Recovery) -> None:
-        log.warning("the ledger writes again; last batch found: %s", recovery.found)
+        log.warning("the ledger writes again; last batch found: %s", recovery.committed)
         await recover(broker, recovery)
 
     async def followed(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
@@ -351,7 +351,7 @@ async def join_team(
     team = broker.team = key.team = Team(
         *(broker.ledger, shared, broker.clock, version),
         tenant=issuer,
-        key=key.told,
+        key=key.announcement,
         differing=partial(differing_settings, broker),
     )
     broker.lease_over, broker.works = team.lease_over, team.works
@@ -372,11 +372,11 @@ async def join_team(
         return
     # A broker whose embedded tenant has no URL says "", and so does an older version.
     others = team.others() if own else []
-    strange = [one for one in others if alone or one.said.tenant != issuer]
+    strange = [one for one in others if alone or one.beat.tenant != issuer]
     if strange:
         await team.leave()
         raise RefusedError(
-            f"{strange[0].said.host} serves this team already, and has another tenant"
+            f"{strange[0].beat.host} serves this team already, and has another tenant"
             " than the embedded one of this broker",
             "give all the same tenant: one tenant.url of the embedded one, or an"
             " outside tenant.issuer",

@@ -79,7 +79,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     shared = broker.ledger.shared
     async with shared.taking if shared else nullcontext():
         loaded = await broker.ledger.load()
-        broker.kept = loaded.meta
+        broker.meta = loaded.meta
         divergence = await broker.ledger.diverged(loaded)
         last = await broker.ledger.event(broker.ledger.head.seq)
         loaded = trusted(broker, loaded, divergence)
@@ -265,8 +265,8 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
     A *found* batch was reported as failed to its callers: its rows are written again as
     memory has them; rows that memory lacks were never delivered.
     """
-    if recovery.found:
-        await broker.cuts.found(recovery.attempts)
+    if recovery.committed:
+        await broker.cuts.settle(recovery.attempts)
     try:
         await record_missed(broker)
     except LedgerError as error:
@@ -326,8 +326,8 @@ async def apply_kept(broker: Broker) -> None:
     """
     cuts = broker.cuts
     journal = cuts.journal = await open_journal(broker)
-    cuts.replaying = journal.found
-    for entry in journal.found:
+    cuts.replaying = journal.entries
+    for entry in journal.entries:
         try:
             with cuts.took_effect(parse_iso(entry.at)):
                 by = Actor(ActorKind(entry.by[0]), *entry.by[1:])

@@ -531,7 +531,7 @@ def _tenant_log(broker: Broker) -> TenantLog:
     return TenantLog(
         *(broker.clock, broker.tenant.issuer, broker.access, broker.record),
         console=lambda: broker.tenant.client_id,
-        mark=broker.kept.get(MARK, ""),
+        mark=broker.meta.get(MARK, ""),
         on_problem=on_problem,
     )
 

@@ -79,9 +79,9 @@ def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:
     # Each home directory of a team has its own.
     key = _key_of(broker.team.id) if broker.team else _KEY
     encoded, own = json.dumps(now), rows.pop(key, None)
-    if own is not None and broker.kept[key] == encoded:
+    if own is not None and broker.meta[key] == encoded:
         return [], []
-    broker.kept[key] = encoded
+    broker.meta[key] = encoded
     row = Meta(key, encoded)
     changed = dict[str, str | None]()
     for before in [*rows.values()] if own is None else [own]:
@@ -118,7 +118,7 @@ def differing_settings(broker: Broker, broker_id: str) -> list[str]:
         `OF_A_MACHINE`.
     """
     here = broker.team.id if broker.team else ""
-    theirs, ours = (broker.kept.get(_key_of(one)) for one in (broker_id, here))
+    theirs, ours = (broker.meta.get(_key_of(one)) for one in (broker_id, here))
     if theirs is None or ours is None or theirs == ours:
         return []
     differing = _differing(json.loads(theirs), json.loads(ours))
@@ -133,7 +133,7 @@ def _recorded(broker: Broker) -> dict[str, dict[str, str]]:
     """Return the digests that brokers of this store recorded, by the key of the row."""
     return {
         key: json.loads(row)
-        for key, row in broker.kept.items()
+        for key, row in broker.meta.items()
         if key.partition(" ")[0] == _KEY
     }
 

@@ -214,7 +214,7 @@ def account_info(account: Account, registry: Registry) -> shapes.AccountInfo:
         ),
         provider_user=account.provider_user or None,
         at_provider=shapes.ProviderOutlook(
-            known=ahead.known,
+            known=ahead.revocable,
             kept_for=_refs(ahead.kept_for, registry),
             may_cut=_refs(ahead.may_cut, registry),
         ),
@@ -342,7 +342,7 @@ def change_info(
 
 def _repeat_info(repeat: Repeat, ends: Ends) -> shapes.RepeatInfo:
     expires_at = _moment(ends(repeat.expires) if repeat.expires else None)
-    series = repeat.asked
+    series = repeat.request
     return shapes.RepeatInfo(**series, left=repeat.left, expires_at=expires_at)
 
 

@@ -38,9 +38,9 @@ async def note_shared_user(broker: Broker, operator: Actor) -> None:
     Raises:
         LedgerError: it could not be recorded.
     """
-    if operator.id == f"uid:{os.getuid()}" and _SHARED not in broker.kept:
+    if operator.id == f"uid:{os.getuid()}" and _SHARED not in broker.meta:
         await broker.record(changes=[Meta(_SHARED, "1")])
-        broker.kept[_SHARED] = "1"
+        broker.meta[_SHARED] = "1"
 
 
 async def asks_factor(broker: Broker) -> bool:
@@ -50,18 +50,18 @@ async def asks_factor(broker: Broker) -> bool:
     lasts when the approver is removed, over restarts too: only a setting ends it.
     """
     wanted = broker.settings.changes.socket
-    if wanted == "uid" or (wanted == "auto" and _SHARED not in broker.kept):
+    if wanted == "uid" or (wanted == "auto" and _SHARED not in broker.meta):
         return False
-    if not broker.has_approver and _APPROVER not in broker.kept:
+    if not broker.has_approver and _APPROVER not in broker.meta:
         try:
             broker.has_approver = await _has_approver(broker)
         except TenantError:
             return True  # unknown is strict
-    if broker.has_approver and _APPROVER not in broker.kept:
+    if broker.has_approver and _APPROVER not in broker.meta:
         with suppress(LedgerError):  # or at the next look
             await broker.record(changes=[Meta(_APPROVER, "1")])
-            put(broker.kept, _APPROVER, "1")
-    return broker.has_approver or _APPROVER in broker.kept
+            put(broker.meta, _APPROVER, "1")
+    return broker.has_approver or _APPROVER in broker.meta
 
 
 async def _has_approver(broker: Broker) -> bool:

@@ -65,9 +65,9 @@ def _team(broker: Broker, team: Team) -> shapes.TeamInfo:
         brokers=tuple(
             shapes.MemberInfo(
                 id=one.id,
-                host=one.said.host,
-                version=one.said.version,
-                since=one.said.since,
+                host=one.beat.host,
+                version=one.beat.version,
+                since=one.beat.since,
                 last_seen_at=iso(one.seen_at),
                 alive=one.alive,
                 in_step=why is None,
@@ -86,7 +86,7 @@ def warnings(broker: Broker) -> list[str]:
     if broker.cuts.waiting:
         notices.append(
             f"In force and not in the ledger yet: {broker.cuts.waiting} cut(s); "
-            f"{_PLACES[broker.cuts.kept]}"
+            f"{_PLACES[broker.cuts.durability]}"
         )
     journal = broker.cuts.journal
     if journal is not None and journal.problem is not None and journal.lasting:
@@ -134,7 +134,7 @@ def _team_warnings(broker: Broker) -> Iterator[str]:
         return
     for one, why in broker.team.standing():
         if why is not None:
-            yield f"The broker {one.id} on {visible(one.said.host, 60)}: {why}."
+            yield f"The broker {one.id} on {visible(one.beat.host, 60)}: {why}."
     if broker.team_key is not None and broker.team_key.problem:
         yield f"What the team seals: {broker.team_key.problem}."
     if (shared := broker.ledger.shared) is not None and shared.listener.flooded:

@@ -413,7 +413,7 @@ def tokenless(stepup: StepUp) -> dict[str, Any]:
             "requested_by": requester,
             **({"diffs": diffs} if diffs else {}),
         }
-    request |= {"repeat": stepup.repeat.asked} if stepup.repeat else {}
+    request |= {"repeat": stepup.repeat.request} if stepup.repeat else {}
     request |= {"repeat_of": stepup.repeat_of} if stepup.repeat_of else {}
     request |= {"money": stepup.money.written} if stepup.money else {}
     return request | ({"request": stepup.request} if stepup.request_json else {})
@@ -470,7 +470,7 @@ def stepup_draft(
         detail={
             "stepup_id": stepup.id,
             "digest": stepup.digest,
-            **({"repeat": stepup.repeat.asked} if stepup.repeat else {}),
+            **({"repeat": stepup.repeat.request} if stepup.repeat else {}),
             **detail,
         },
     )

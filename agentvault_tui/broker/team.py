@@ -84,7 +84,7 @@ class Member(NamedTuple):
     """One broker of the team, as the store tells of it."""
 
     id: str
-    said: Said
+    beat: Said
     seen_at: datetime
     """By the store's clock."""
     age: float
@@ -308,7 +308,7 @@ class Team:
         That is as long as the work it did is left to it. One that began a moment ago
         may not be known yet.
         """
-        here = any(one.said.run == run and one.age < WORK for one in self.members)
+        here = any(one.beat.run == run and one.age < WORK for one in self.members)
         return bool(self.members) and not here
 
     def standing(self) -> list[tuple[Member, str | None]]:
@@ -316,7 +316,7 @@ class Team:
         return [(one, self._reason(one)) for one in self.members]
 
     def _reason(self, member: Member) -> str | None:
-        beat = member.said
+        beat = member.beat
         if not member.alive:
             return "it says nothing any more: look at its machine"
         if beat.version != __version__:
@@ -338,7 +338,7 @@ class Team:
         """Wait until each other broker has followed event *seq*, as `heard` does."""
 
         async def followed() -> set[str]:
-            return {one.id for one in self.members if one.said.seq >= seq}
+            return {one.id for one in self.members if one.beat.seq >= seq}
 
         return await self.heard(followed)
 

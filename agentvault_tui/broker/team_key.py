@@ -199,7 +199,7 @@ class TeamKey:
         """The key under which everything of this home is sealed."""
         self._turn = asyncio.Lock()
 
-    def told(self) -> tuple[str, str]:
+    def announcement(self) -> tuple[str, str]:
         """Return the ids of the key that is here, and of the one in effect."""
         return self._here[0] if self._here else "", self._record.key
 
@@ -283,7 +283,7 @@ class TeamKey:
         team = self.team
         if team is None or not team.members:
             return False
-        return team.works() and all(one.said.key == record.key for one in team.members)
+        return team.works() and all(one.beat.key == record.key for one in team.members)
 
     def _put_away(self) -> None:
         home = self._home

@@ -182,7 +182,7 @@ async def _apply(
         finally:
             # Also when it stopped half-way: what was made is made.
             if print_secrets:
-                _print_secrets(session, there.kept)
+                _print_secrets(session, there.secrets)
         _print_end(session, there)
         return int(refused)
 
@@ -378,11 +378,11 @@ class _ManagementSession:
     """A tenant that is reached, with a credential."""
 
     management: Management
-    kept: _ReportingSecretsFile
+    secrets: _ReportingSecretsFile
     needs: Needs
 
     def __post_init__(self) -> None:
-        self.provisioner = Provisioner(self.management, self.kept)
+        self.provisioner = Provisioner(self.management, self.secrets)
 
 
 @asynccontextmanager
@@ -504,7 +504,7 @@ def _print_secrets(session: CliSession, secrets_file: _ReportingSecretsFile) -> 
 
 
 def _print_end(session: CliSession, there: _ManagementSession) -> None:
-    out, secrets_file = session.out, there.kept
+    out, secrets_file = session.out, there.secrets
     client_id = secrets_file.client_id("console")
     if out.print_json(
         {"ok": True, "client_id": client_id, "kept_in": str(secrets_file.path)}

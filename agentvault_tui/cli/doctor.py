@@ -419,9 +419,9 @@ def _kept_cuts(session: CliSession) -> Iterator[Finding]:
     with closing(open_reader(home.database)) as db:
         ledger_id = read_ledger_id(db, home.database)
     journal = CutJournal.open(home, ledger_id, expected=True, fresh=False)
-    if journal.found:
+    if journal.entries:
         yield warning(
-            f"in the cut journal, not in the ledger: {len(journal.found)} cut(s)",
+            f"in the cut journal, not in the ledger: {len(journal.entries)} cut(s)",
             "the next start applies and records them",
         )
     if journal.problem is not None:

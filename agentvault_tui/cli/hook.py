@@ -104,7 +104,7 @@ def answer(host: str, agent: str, home: str | None, *, confined: bool = False) -
             ask = _asked_as_run() if confined else _asked_at_home(home)
             written = host_form.write(call, _decided(host, agent, ask, call))
     except Exception as error:  # noqa: BLE001 - whatever it is, the answer is a no
-        why = f"AgentVault did not decide: {_told(error)}"
+        why = f"AgentVault did not decide: {_diagnosis(error)}"
         no = HookVerdict(False, False, why)
         written = host_form.write(call, no) if call else host_form.unread(why)
     signal.setitimer(signal.ITIMER_REAL, 0)
@@ -131,7 +131,7 @@ def _too_long(_: int, __: FrameType | None) -> None:
     raise HookError(f"there was no answer within {DEADLINE_S:.0f} s")
 
 
-def _told(error: Exception) -> str:
+def _diagnosis(error: Exception) -> str:
     if isinstance(error, AgentVaultError):
         return error.diagnosis()
     return str(error) if isinstance(error, HookError) else type(error).__name__

@@ -116,7 +116,7 @@ class Output:
 
         masked = mask_lures(visible(raw, 120, ascii_only=self.ascii_only))
         text = masked.text.translate(TWINS) if self.ascii_only else masked.text
-        return Cell(Shown(f"{text} ({masked.said})" if masked.said else text))
+        return Cell(Shown(f"{text} ({masked.warning})" if masked.warning else text))
 
     def cell(self, raw: object, style: str = "", limit: int = 200) -> Cell:
         """Make *raw* a displayable cell."""

@@ -331,14 +331,16 @@ def print_stepup(
     body: HeldBody | None = None,
 ) -> None:
     """Print everything a decision is about; the agent's own words stand last."""
-    from agentvault_tui.presenters.body import told
+    from agentvault_tui.presenters.body import body_view
     from agentvault_tui.presenters.intake import Intake
     from agentvault_tui.presenters.stepup_rows import PastDecisions, StepUpFacts, whole
 
     intake = Intake(ascii_only=out.ascii_only)
     row, shown = intake.stepup(item), None
     if row.request is not None and body is not None:
-        shown = told(row.request, body, ascii_only=out.ascii_only, hex_bytes=_HEX_BYTES)
+        shown = body_view(
+            row.request, body, ascii_only=out.ascii_only, hex_bytes=_HEX_BYTES
+        )
     past = PastDecisions(tuple(map(intake.stepup, before)))
     facts = StepUpFacts(row, intake.shown(owner), past, SystemClock().now(), shown)
     rows, _ = whole(facts, out.pen, out.width or 100)

@@ -143,7 +143,7 @@ def _held_facts(
         return []
     sent: dict[str, str] = {f"{name}": value for name, value in details.request}
     if stepup is not None and stepup.fingerprint == details.fingerprint:
-        from agentvault_tui.presenters.body import told
+        from agentvault_tui.presenters.body import body_view
         from agentvault_tui.presenters.intake import Intake
         from agentvault_tui.presenters.stepup_rows import request_facts, unreadable
 
@@ -154,7 +154,7 @@ def _held_facts(
             sent.get("body_bytes"),
         ):
             answer = session.client.call(calls.STEPUP_BODY, id=stepup.id)
-            body = told(held, answer, ascii_only=session.out.ascii_only)
+            body = body_view(held, answer, ascii_only=session.out.ascii_only)
             width = session.out.width or 100
             warned = unreadable(held, session.out.pen)
             first = [("Warning", warned)] if warned else []

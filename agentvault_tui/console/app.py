@@ -348,7 +348,7 @@ class ConsoleApp(Keyed, App[int]):
         self.screen.refresh()
         self.desk.link.terminal_stalled(stood)
         if self._outlet is not None:
-            self._outlet.told()
+            self._outlet.settle()
 
     def on_resize(self) -> None:
         """Take nothing for painted: each terminal keeps something else."""

@@ -66,7 +66,7 @@ class Browser:
         forms = _Forms()
         forms.feed(html)
         for name, given in (("login", self._credentials), ("consent", {})):
-            if value := forms.found.get(name):
+            if value := forms.decisions.get(name):
                 action, fields = value
                 return action, {**fields, **given}
         raise RefusedError("the tenant's page asks for neither a sign-in nor a consent")
@@ -77,7 +77,7 @@ class _Forms(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: dict[str, tuple[str, dict[str, str]]] = {}
+        self.decisions: dict[str, tuple[str, dict[str, str]]] = {}
         self._fields: dict[str, str] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -85,7 +85,7 @@ class _Forms(HTMLParser):
         held = {name: value or "" for name, value in attrs}
         if tag == "form":
             self._fields = {}
-            self.found[held.get("id", "")] = held.get("action", ""), self._fields
+            self.decisions[held.get("id", "")] = held.get("action", ""), self._fields
         elif tag == "input" and held.get("name"):
             self._fields[held["name"]] = held.get("value", "")
 

@@ -159,7 +159,7 @@ class AppliedServices:
         Files that were changed since are left as they are, and so are texts that the
         chain does not name last.
         """
-        marked = self._broker.kept.pop(APPLYING, None)
+        marked = self._broker.meta.pop(APPLYING, None)
         if marked is None:
             return
         marks: dict[str, tuple[str | None, str]] = json.loads(marked)

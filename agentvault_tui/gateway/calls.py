@@ -476,7 +476,7 @@ class Calls:
         """
         broker, own = self._broker, dead or self._own
         withheld = self._withheld.copy() if dead is None else set()
-        since = int(broker.kept.get(_settled(own), "0"))
+        since = int(broker.meta.get(_settled(own), "0"))
         shared = broker.ledger.shared
         # No result of another broker may go by between the reading and the records.
         async with shared.taking if shared else contextlib.nullcontext():
@@ -526,10 +526,10 @@ class Calls:
         opened = [call.attempt_seq for call in self._open.values() if call.attempt_seq]
         settled = str(min(opened, default=self._broker.ledger.head.seq))
         key = _settled(self._own)
-        number = int(self._broker.kept.get(key, "0"))
+        number = int(self._broker.meta.get(key, "0"))
         if int(settled) - number >= _SETTLE_EVERY:
             await self._broker.record(changes=[Meta(key, settled)])
-            self._broker.kept[key] = settled
+            self._broker.meta[key] = settled
 
     @property
     def _own(self) -> str | None:

@@ -306,7 +306,7 @@ class Forwarder:
         self, head: RequestHead, wanted: _AgentRequest
     ) -> tuple[Call, _Parsed]:
         """Read the body of a request, and build its call."""
-        service, route_match = head.service, head.found
+        service, route_match = head.service, head.match
         incoming, caller, body, detail = wanted
         try:
             raw = b""

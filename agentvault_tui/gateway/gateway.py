@@ -317,7 +317,7 @@ class Gateway:
             await team.look()  # which writes this home's copies
             return
         async with self._turn:
-            stored = self.broker.kept.get(RECORDED, "{}")
+            stored = self.broker.meta.get(RECORDED, "{}")
             recorded: dict[str, str] = json.loads(stored)
             now = self._applied.digests(texts)
             drafts = [
@@ -326,7 +326,7 @@ class Gateway:
             ]
             encoded = json.dumps(recorded | now)
             yield drafts, [Meta(RECORDED, encoded), self._applied.mark(texts)]
-            self.broker.kept[RECORDED] = encoded
+            self.broker.meta[RECORDED] = encoded
             await asyncio.to_thread(self._applied.write, texts)
             await self._look()
             await self.broker.record(changes=[Meta(APPLYING, None)])
@@ -411,7 +411,7 @@ class Gateway:
             folders = (folder.texts().items() for folder in self._folders)
             await self._authorities.look(dict(chain.from_iterable(folders)))
             return
-        recorded: dict[str, str] = json.loads(self.broker.kept.get(RECORDED, "{}"))
+        recorded: dict[str, str] = json.loads(self.broker.meta.get(RECORDED, "{}"))
         await self._edits.ask()
         held = {path for folder in self._folders for path in folder.held}
         now = {path: recorded[path] for path in held & recorded.keys()}
@@ -426,7 +426,7 @@ class Gateway:
         ]
         rows = self._edits.rows()
         # An empty list too: from then on a new file is an edit (`FileEdits.look`).
-        if not drafts and not rows and RECORDED in self.broker.kept:
+        if not drafts and not rows and RECORDED in self.broker.meta:
             return
         rows.append(Meta(RECORDED, json.dumps(now)))
         try:
@@ -435,14 +435,14 @@ class Gateway:
             log.warning("changed files are recorded later: %s", error.what)
         else:
             for row in rows:
-                put(self.broker.kept, row.key, row.value)
+                put(self.broker.meta, row.key, row.value)
 
 
 def _secrets_of(broker: Broker) -> Secrets:
     """Return the sealed secrets of a broker, which opens them for its rooms."""
     shared = broker.team_key is not None
     secrets = Secrets(
-        broker.home, broker.clock, shared=shared, cached=lambda: broker.kept
+        broker.home, broker.clock, shared=shared, cached=lambda: broker.meta
     )
     broker.callouts.open_secret = secrets.open
     return secrets

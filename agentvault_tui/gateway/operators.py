@@ -230,7 +230,7 @@ async def _tried(
         return TryInfo(route=None, error=error.error, description=str(error))
     if reading is None:
         return TryInfo(route=None, error="body_too_large", description="")
-    route_match, action = head.found, head.action(reading.parameters)
+    route_match, action = head.match, head.action(reading.parameters)
     return TryInfo(
         route=None if route_match.route is None else _route_info(route_match.route),
         error=None,
@@ -253,7 +253,7 @@ def _call_routes(gateway: Configured, authority: Authority) -> list[Route]:
 
     async def cancel(request: Request) -> CallInfo:
         call_id = request.path_params["id"]
-        operator = await authority.actor(operator_of(request), Need.CUT, call_id)
+        operator = await authority.actor(operator_of(request), Need.REVOKE, call_id)
         try:
             return gateway.calls.info(gateway.calls.cut_one(call_id, operator))
         except NotFoundError:

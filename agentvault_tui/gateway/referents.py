@@ -272,8 +272,8 @@ def _request(head: RequestHead, binding: Binding, id_: str | None) -> ServiceReq
         if pair[0] in listed and not pair[0].startswith(("if-", "range", "prefer"))
     )
     sent = RequestHeaders((_ACCEPT, *(one for one in carried if one[0] != "accept")))
-    service, target = head.service, binding.resolve(head.found.captures, id_)
-    about = RouteMatch(None, head.found.scope, head.found.resource, {})
+    service, target = head.service, binding.resolve(head.match.captures, id_)
+    about = RouteMatch(None, head.match.scope, head.match.resource, {})
     rule = ContentRule("none")
     return ServiceRequest(
         RequestHead(service, "GET", target, about, sent, rule, "none", None, None),

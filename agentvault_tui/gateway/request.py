@@ -68,7 +68,7 @@ class RequestHead:
     service: Service
     method: str
     target: Target
-    found: RouteMatch
+    match: RouteMatch
     headers: RequestHeaders
     rule: ContentRule
     kind: Kind
@@ -78,17 +78,17 @@ class RequestHead:
     @property
     def route(self) -> ServiceRoute:
         """Return its route, or `UNMATCHED`."""
-        return self.found.route or UNMATCHED
+        return self.match.route or UNMATCHED
 
     @property
     def about(self) -> Action:
         """Return the action without its parameters, for the record of a refusal."""
-        route_match = self.found
+        route_match = self.match
         return Action((route_match.scope,), route_match.scope, route_match.resource)
 
     def action(self, parameters: Mapping[str, object]) -> Action:
         """Return the action of the request, with *parameters*."""
-        route_match = self.found
+        route_match = self.match
         return Action(
             *(
                 (route_match.scope,),
@@ -107,7 +107,7 @@ class RequestHead:
         """
         return BodyJob(
             self.route,
-            self.found.captures,
+            self.match.captures,
             self.target,
             self.headers,
             self.rule,

@@ -113,7 +113,7 @@ class SecretOrigins:
         connection = self._broker.settings.connections.get(name)
         if connection is not None and connection.origins is not None:
             return connection.origins
-        taken = json.loads(self._broker.kept.get(TAKEN, "{}"))
+        taken = json.loads(self._broker.meta.get(TAKEN, "{}"))
         return tuple(taken.get(name, ()))
 
     def _connected(self) -> Iterator[tuple[str, str, Service]]:
@@ -179,7 +179,7 @@ class SecretOrigins:
     async def look(self) -> None:
         """Give secrets of earlier versions their origins, once, and seal these."""
         try:
-            if TAKEN not in self._broker.kept:
+            if TAKEN not in self._broker.meta:
                 await self._take()
             await self._seal()
         except LedgerError as error:
@@ -194,7 +194,7 @@ class SecretOrigins:
         drafts, changes = await asyncio.to_thread(self._drafts)
         await self._broker.record(*drafts, changes=changes)
         for one in changes:
-            put(self._broker.kept, one.key, one.value)
+            put(self._broker.meta, one.key, one.value)
 
     def _drafts(self) -> tuple[list[Draft], list[Meta]]:
         broker, secrets = self._broker, self._secrets
@@ -231,7 +231,7 @@ class SecretOrigins:
         broker, secrets = self._broker, self._secrets
         if not secrets.seals_origins and (shared := broker.ledger.shared):
             secrets.seals_origins = await shared.finished()
-        listed = [key for key in broker.kept if key.startswith(LISTED)]
+        listed = [key for key in broker.meta if key.startswith(LISTED)]
         if not listed or not secrets.seals_origins:
             return
         if broker.team is not None and not broker.team.works():
@@ -240,7 +240,7 @@ class SecretOrigins:
         # Once they are sealed: a row without, from a copy of before, is sent nowhere.
         await broker.record(changes=[Meta(key, None) for key in listed])
         for key in listed:
-            put(broker.kept, key, None)
+            put(broker.meta, key, None)
 
 
 def _sent_to(secrets: Secrets, use: SecretUse) -> list[str]:

@@ -176,7 +176,7 @@ class TeamCalls:
     @property
     def _watched(self) -> bool:
         """Whether a console listens at another broker."""
-        return any(one.said.watching for one in self._team.others())
+        return any(one.beat.watching for one in self._team.others())
 
     def _share(self, call: Call) -> None:
         """Publish *call* to others; of the ones without a listener, few have ended."""
@@ -189,7 +189,7 @@ class TeamCalls:
     async def _turn(self) -> None:
         if self._question_waits:
             self._question_waits = False
-            for name, doc in await self._store.asked():
+            for name, doc in await self._store.requested():
                 await self._store.answer(name, self._answer(doc))
         await self._publish()
         await self._follow()

@@ -111,7 +111,7 @@ class CutJournal:
     path: Path
     marker: Path
     ledger_id: str
-    found: tuple[KeptCut, ...] = ()
+    entries: tuple[KeptCut, ...] = ()
     """The entries of the last process."""
     problem: str | None = None
     """Why entries may be missing, or cannot be stored: the next start stops
@@ -304,7 +304,7 @@ class CutJournal:
         if newer[0] < self._marked():
             raise _DamagedError("it holds an older list")
         try:
-            self.found = msgspec.convert(json.loads(newer[1]), tuple[KeptCut, ...])
+            self.entries = msgspec.convert(json.loads(newer[1]), tuple[KeptCut, ...])
         except (ValueError, TypeError, KeyError) as error:
             raise _DamagedError(f"{error!r:.80}") from error
         self._selected, self._number = selected, newer[0]

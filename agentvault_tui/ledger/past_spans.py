@@ -45,7 +45,7 @@ class Span:
 
     low: int
     high: int
-    known: bool
+    exact: bool
     """Whether its events have an ``expires_at``."""
     shift: timedelta = timedelta(0)
     """How far the wall clock was set back since, as less than 0."""

@@ -145,7 +145,7 @@ def holdings(
     }
     holdings_of: dict[AgentId, PastHolding] = defaultdict(PastHolding)
     stretches = spans(db, seq, moment, TOKENS, roster)
-    certain = [span for span in stretches if span.known]
+    certain = [span for span in stretches if span.exact]
     look = _StandardTokens(db, (seq, moment), roster, cache, certain)
     listed = min(max(_BUDGET // max(len(valid_from), 1), 1), _MOST)
     for agent, counts in look.counts(valid_from).items():
@@ -160,7 +160,7 @@ def holdings(
         f"Events {span.low} to {span.high} do not say when their tokens ended:"
         " those that lived are left out."
         for span in stretches
-        if not span.known
+        if not span.exact
     ]
     if look.rough:
         unsure.append(

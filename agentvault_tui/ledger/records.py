@@ -190,11 +190,11 @@ class Recovery:
     """Writing works again: the result of the batch in doubt.
 
     The tokens of that batch are void in the store already; their secrets were never
-    delivered. Every other change of a *found* batch is in the store, while its callers
-    were told that it failed: write the current state of those things again.
+    delivered. Every other change of a *committed* batch is in the store, while its
+    callers were told that it failed: write the current state of those things again.
     """
 
-    found: bool
+    committed: bool
     """Whether the batch had reached the store after all."""
     attempts: tuple[Attempt, ...]
     event: Event | None

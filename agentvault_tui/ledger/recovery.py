@@ -228,9 +228,9 @@ class Doubt:
     head: StoreHead
     """The head when it was sent."""
     error: str
-    told: bool = False
+    refused: bool = False
     """Whether its callers have the answer that the outcome is unknown."""
-    found: Appended | None = None
+    stored: Appended | None = None
     """Where it turned out to be in the store after that."""
     record: tuple[Job, str, StoreHead] | None = None
     """Its record, that transaction's name, and the head when it was sent, while it is
@@ -243,7 +243,7 @@ class Doubt:
 
     def give_up(self) -> None:
         """Answer the callers that its outcome is unknown."""
-        self.told = True
+        self.refused = True
         for job in self.jobs:
             ids = (draft.decision_id for draft in job.attempt.drafts)
             error = OutcomeUnknownError(
@@ -255,7 +255,7 @@ class Doubt:
 
     def make_record(self, numbers: Iterator[int]) -> Job:
         """Return the record of its outcome, which ends the undelivered tokens."""
-        stored, count = self.found, sum(len(job.prepared) for job in self.jobs)
+        stored, count = self.stored, sum(len(job.prepared) for job in self.jobs)
         last = stored.seq if stored else self.head.tip.seq + count
         places = last - count + 1, last
         changes = [change for one in self.attempts for change in one.changes]
@@ -263,7 +263,7 @@ class Doubt:
         draft = ambiguous(
             _tokens(self.attempts), places, self.error, stored=stored is not None
         )
-        drafts = [draft, *(map(_undelivered, tokens) if self.found else ())]
+        drafts = [draft, *(map(_undelivered, tokens) if self.stored else ())]
         return Job.of(drafts, [DropToken(token.id) for token in tokens], numbers)
 
 

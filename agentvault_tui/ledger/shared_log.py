@@ -24,12 +24,12 @@ from agentvault_tui.ledger.chain import link
 from agentvault_tui.ledger.notifier import NotificationListener, Notifier
 from agentvault_tui.ledger.state import Row
 from agentvault_tui.ledger.store_schema import (
-    ASKED,
     FINISHED,
     FINISHED_NOW,
     FOLLOW,
     FROM_HERE_ON,
     PRUNE,
+    REQUESTED,
 )
 from agentvault_tui.store_connection import (
     CALL_SECONDS,
@@ -425,7 +425,7 @@ class SharedLog:
             LedgerUnwritableError: the store does not answer any more.
         """
         db = await self._connector.connect()
-        sql = f"SELECT {_TIME}, revision, EXISTS ({ASKED}) FROM agentvault.head"  # noqa: S608 - same
+        sql = f"SELECT {_TIME}, revision, EXISTS ({REQUESTED}) FROM agentvault.head"  # noqa: S608 - same
         tasks = [
             asyncio.create_task(one.run()) for one in (self.notifier, self.listener)
         ]

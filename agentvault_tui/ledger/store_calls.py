@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from agentvault_tui.ledger.store_schema import ASKED
+from agentvault_tui.ledger.store_schema import REQUESTED
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
     from agentvault_tui.ledger.shared_log import SharedLog
@@ -155,13 +155,13 @@ class StoreCalls:
         """
         await self._shared.on_idle(_FORGET, (name, whole))
 
-    async def asked(self) -> list[tuple[str, bytes]]:
+    async def requested(self) -> list[tuple[str, bytes]]:
         """Return the questions that wait for this broker: name, and document.
 
         Raises:
             LedgerUnwritableError: the store did not answer.
         """
-        return [(i, d) for i, d in await self._shared.on_idle(ASKED, (self._me,))]
+        return [(i, d) for i, d in await self._shared.on_idle(REQUESTED, (self._me,))]
 
     async def answer(self, name: str, answer: bytes) -> None:
         """Answer a question.

@@ -120,7 +120,7 @@ async def copy_to_store(
 
 def _check_recorded(home: Home, ledger_id: str, *, fresh: bool) -> None:
     journal = CutJournal.open(home, ledger_id, expected=False, fresh=fresh)
-    if journal.found or journal.problem:
+    if journal.entries or journal.problem:
         raise RefusedError(
             "revocations of this home are not recorded",
             "start its broker once, then stop it",

@@ -112,7 +112,7 @@ SELECT 2, n, revision, NULL, kind, NULL, doc, NULL, NULL FROM agentvault.state
 """
 """In one snapshot: the head, and whether a transaction of our own is placed; the events
 after the known head up to an end; and once those are all, the rows."""
-ASKED: Final = (
+REQUESTED: Final = (
     "SELECT id, doc FROM agentvault.asks WHERE broker = %s AND answer IS NULL"
     " AND at > clock_timestamp() - interval '10 seconds' ORDER BY at"
 )

@@ -313,13 +313,13 @@ class TeamWriter(UrgentWriter):
         """Take an urgent transaction to the copy."""
         before, self._was_urgent = self._was_urgent, True
         try:
-            await self._accept(own.jobs, own.batch, own.known, own.found, self._clock)
+            await self._accept(own.jobs, own.batch, own.head, own.stored, self._clock)
         finally:
             self._was_urgent = before
         self._placed.popleft()
-        if own.told:
+        if own.refused:
             attempts = tuple(job.attempt for job in own.jobs)
-            self.on_recovery(Recovery(found=True, attempts=attempts, event=None))
+            self.on_recovery(Recovery(committed=True, attempts=attempts, event=None))
 
     async def _follow_beside(self, sent: asyncio.Future[Appended], batch: str) -> None:
         """Follow for those who wait in `confirm`, while an append waits its turn."""
@@ -492,8 +492,8 @@ class TeamWriter(UrgentWriter):
         """Find out where the log ends; None: it is another broker's turn first."""
         if doubt is None:
             await self._follow()
-            return Recovery(found=False, attempts=(), event=None)
-        if not doubt.told:
+            return Recovery(committed=False, attempts=(), event=None)
+        if not doubt.refused:
             # The same transaction once more: it is placed once, whichever arrives.
             appended = await self._append(doubt.jobs, doubt.batch, doubt.head)
             if appended.outcome == "wait":  # the first may still be on its way
@@ -501,12 +501,12 @@ class TeamWriter(UrgentWriter):
                 return None
             # Its jobs may be in line again: nothing that fails may follow here.
             await self._settle(doubt.jobs, doubt.batch, doubt.head, appended, clock)
-            return Recovery(found=False, attempts=(), event=None)
+            return Recovery(committed=False, attempts=(), event=None)
         if doubt.record is None:
             there = await self.shared.outcome(doubt.batch)
-            if there is not None and doubt.found is None:
+            if there is not None and doubt.stored is None:
                 await self._accept(doubt.jobs, doubt.batch, doubt.head, there, clock)
-                doubt.found = there
+                doubt.stored = there
             await self._follow()
             record = doubt.make_record(self.numbers)
             doubt.record = record, str(uuid.uuid4()), self.head
@@ -517,7 +517,7 @@ class TeamWriter(UrgentWriter):
             return None
         made = await self._accept([record], name, head, placed, clock)
         written = made.events[0][0]
-        return Recovery(doubt.found is not None, doubt.attempts, written)
+        return Recovery(doubt.stored is not None, doubt.attempts, written)
 
     def _latch(self, error: Exception) -> None:
         what = error.what if isinstance(error, AgentVaultError) else str(error)
@@ -565,7 +565,7 @@ class TeamWriter(UrgentWriter):
             if await self._reopened(head):
                 break
         if not latched and self.problem is not None:
-            self._release(Recovery(found=False, attempts=(), event=None))
+            self._release(Recovery(committed=False, attempts=(), event=None))
 
     async def _reopened(self, head: StoreHead) -> bool:
         """Open the copy again; return whether it goes up to *head* already."""

@@ -46,10 +46,10 @@ class Placed(NamedTuple):
 
     jobs: Sequence[Job]
     batch: str
-    known: StoreHead
+    head: StoreHead
     """The head when it was sent."""
-    found: Appended
-    told: bool
+    stored: Appended
+    refused: bool
     """Whether its callers have the answer that its outcome is unknown."""
 
 
@@ -249,7 +249,7 @@ class UrgentWriter(Writer):
     def _own(self, end: StoreHead | None) -> Placed | None:
         """Return the next urgent transaction to take to the copy, none after *end*."""
         if self._placed and (
-            end is None or self._placed[0].found.revision <= end.revision
+            end is None or self._placed[0].stored.revision <= end.revision
         ):
             return self._placed[0]
         return None

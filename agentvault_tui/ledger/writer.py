@@ -320,7 +320,7 @@ class Writer:
             except (sqlite3.Error, OSError, ValueError):
                 continue
             self.problem = None
-            if recovery.found:
+            if recovery.committed:
                 # They are in the chain, so whoever follows it must see them.
                 for job, events in zip(batch.jobs, batch.events, strict=True):
                     self.on_written(events, job.attempt)

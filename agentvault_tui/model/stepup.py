@@ -220,7 +220,7 @@ class StepUp:
         return None if text is None else json.loads(text)
 
     @property
-    def asked(self) -> Action:
+    def requested(self) -> Action:
         """Return the action as policy decides about it."""
         return Action(
             tuple(self.scope.split()),

@@ -84,7 +84,7 @@ class Repeat:
     """Set by the approval."""
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def request(self) -> dict[str, Any]:
         """Return the subject of the decision, as digest, events and pages have it."""
         bounds = {bound.name: {"max": bound.most} for bound in self.bounds}
         return {"count": self.count, "within": self.within, "bounds": bounds}

@@ -93,7 +93,7 @@ class AlikeRules:
             pst.PolicySet(templates={}, static_policies=written, template_links=())
         )
 
-    def found(self, inputs: Inputs, scopes: Sequence[str]) -> list[str]:
+    def matching(self, inputs: Inputs, scopes: Sequence[str]) -> list[str]:
         """Return the comparisons that hold for the fold but not for the resource."""
         resource, who = inputs.facts.resource, inputs.who
         if resource is None or not self._comparisons:

@@ -241,12 +241,15 @@ class Policy:
             *(verdict, limited.outcome, limited.reason, limited.why),
             rule=f"{RULE}{limit.id}",
             by=f"limit {limit.id}",
-            scopes=[name for name in inputs.asked if name in limit.scopes],
+            scopes=[name for name in inputs.requested if name in limit.scopes],
         )
 
     def limits_for(self, inputs: Inputs) -> tuple[Limit, ...]:
         """Return the limits that the answer to a request may depend on."""
-        applying, read = self.limits.applying(inputs), self._limits_read(inputs.asked)
+        applying, read = (
+            self.limits.applying(inputs),
+            self._limits_read(inputs.requested),
+        )
         if not read:
             return applying
         every = "" in read
@@ -282,7 +285,7 @@ class Policy:
         return verdict
 
     def _by_rules(self, inputs: Inputs) -> Verdict:
-        who, request, resource = inputs.who, inputs.asked, inputs.facts.resource
+        who, request, resource = inputs.who, inputs.requested, inputs.facts.resource
         allowed = [
             name for name in request if name in who.scopes and name in self.catalogue
         ]
@@ -306,7 +309,7 @@ class Policy:
         return verdict
 
     def _verdict(self, inputs: Inputs) -> Verdict:
-        who, request = inputs.who, inputs.asked
+        who, request = inputs.who, inputs.requested
         rulings = self.rulings(inputs)
         ruling = max(rulings, key=lambda one: one.outcome.strictness)
         entries = [scope for name in request if (scope := self.catalogue.get(name))]
@@ -337,7 +340,7 @@ class Policy:
         """
         open_scopes = [
             name
-            for name in inputs.asked
+            for name in inputs.requested
             if name in inputs.who.scopes and name in self.catalogue
         ]
         rulings = self._ask(inputs, open_scopes)
@@ -351,7 +354,7 @@ class Policy:
                 DEFAULT_DENY,
                 "The agent was not granted this scope.",
             )
-            for name in inputs.asked
+            for name in inputs.requested
         ]
 
     def explain(self, decide: Decide, agent: Agent, action: Action) -> Explanation:
@@ -376,7 +379,7 @@ class Policy:
         """Evaluate each scope by Cedar, with request and context type-checked."""
         if not scopes:
             return []
-        who, request, facts = inputs.who, inputs.asked, inputs.facts
+        who, request, facts = inputs.who, inputs.requested, inputs.facts
         context = facts.context() | inputs.environment.context()
         if self.limits.limits:
             held = inputs.environment.limits
@@ -400,7 +403,7 @@ class Policy:
             requests, self._policies, entities, self._schema
         )
         rulings = list(map(self._ruling, scopes, results))
-        if rule_ids := self._alike.found(inputs, scopes):
+        if rule_ids := self._alike.matching(inputs, scopes):
             # The evaluation on the fold can make an answer stricter, never milder.
             again = self._alike.ask(requests, rule_ids, entities)
             folded = map(self._ruling, scopes, again)

@@ -97,7 +97,7 @@ class Inputs(NamedTuple):
     """Everything that one verdict is made from."""
 
     who: Principal
-    asked: tuple[str, ...]
+    requested: tuple[str, ...]
     """The scopes, the one that the action is performed under first."""
     named: bool
     """Whether the request said which scope that is."""
@@ -176,7 +176,7 @@ class Inputs(NamedTuple):
                 "scopes": who.scopes,
                 "age_days": who.age_days,
             },
-            "scopes": self.asked,
+            "scopes": self.requested,
             "named": self.named,
             **self.facts.context(),
             **self.environment.context(),

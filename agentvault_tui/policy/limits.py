@@ -127,7 +127,7 @@ class Limit:
 
         The use of a passed-on token also counts for each agent above its holder.
         """
-        if self.scopes.isdisjoint(inputs.asked):
+        if self.scopes.isdisjoint(inputs.requested):
             return ()
         if not self.agents and not inputs.above:
             return (inputs.who.id,)
@@ -213,7 +213,7 @@ class Limit:
         )
         return "{} used, {} left".format(*both)
 
-    def told(self) -> str:
+    def wording(self) -> str:
         """Return it in words: ``20 in 24h``."""
         most = render_units(self.most, self.currency, in_major=self.in_major)
         return f"{most} in {self.span}"
@@ -278,7 +278,7 @@ class LimitSet:
 
     def applying(self, inputs: Inputs) -> tuple[Limit, ...]:
         """Return the limits of a request, in the order of the file."""
-        key = inputs.asked, inputs.who.id, inputs.who.name, inputs.above
+        key = inputs.requested, inputs.who.id, inputs.who.name, inputs.above
         matching = self._applying.get(key)
         if matching is None:
             matching = tuple(one for one in self.limits if one.agents_of(inputs))
@@ -317,7 +317,7 @@ class LimitSet:
                 text = f"The limit {limit.id} counts {form}."
                 one = LimitAnswer(limit, Outcome.ESCALATED, "stepup_required", text)
             elif units > left:
-                text = f"At most {limit.told()}: {limit.standing(count, left)}."
+                text = f"At most {limit.wording()}: {limit.standing(count, left)}."
                 one = LimitAnswer(limit, limit.over, LIMIT_REACHED, text)
             else:
                 continue

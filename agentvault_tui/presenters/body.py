@@ -21,7 +21,7 @@ _ALL: Final = "agentvault stepup show ID --save FILE writes all of it."
 READING: Final = BodyView("being read", problem="The body is being read.")
 
 
-def told(
+def body_view(
     request: HeldRequest,
     answer: HeldBody,
     *,

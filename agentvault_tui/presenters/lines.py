@@ -94,7 +94,7 @@ class Pen(Struct, frozen=True):
     def masked(self, reason: Shown) -> tuple[str, str]:
         """Mask lures in an agent's words; also name the masked kinds, if any."""
         text_masked = masked(reason)
-        return self.own(text_masked.text), text_masked.said
+        return self.own(text_masked.text), text_masked.warning
 
     def label(self, text: str) -> Piece:
         """Write a label, padded to its column."""

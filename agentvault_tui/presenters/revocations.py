@@ -224,7 +224,7 @@ _IN_MEMORY: Final = "a broker that restarts before it is serves again."
 class Revoked(Struct, frozen=True):
     """The result of a revocation, or of the panic switch."""
 
-    told: RevokeAnswer
+    answer: RevokeAnswer
     round_trip_ms: float
     """Measured here: from the key to the broker's word."""
     upstream: tuple[UpstreamStep, ...]
@@ -233,7 +233,7 @@ class Revoked(Struct, frozen=True):
     @property
     def ended(self) -> str:
         """Count the ended rights, in words."""
-        info, ended = self.told, f"{self.tokens}, {self.stepups}"
+        info, ended = self.answer, f"{self.tokens}, {self.stepups}"
         if info.agent and info.delegated_revoked:
             ended += f", {plural(info.delegated_revoked, 'delegated token')}"
         if info.derived_revoked:
@@ -247,20 +247,20 @@ class Revoked(Struct, frozen=True):
     @property
     def everywhere(self) -> bool:
         """Whether each broker of the team knows of it."""
-        return not unnotified(self.told)
+        return not unnotified(self.answer)
 
     @property
     def tokens(self) -> str:
-        return plural(self.told.tokens_revoked, "token")
+        return plural(self.answer.tokens_revoked, "token")
 
     @property
     def stepups(self) -> str:
-        return plural(self.told.stepups_cancelled, "step-up")
+        return plural(self.answer.stepups_cancelled, "step-up")
 
     @property
     def here(self) -> str:
         """The time from the request to nothing being honoured, by the broker."""
-        return f"{self.told.effective_ms:.1f} ms"
+        return f"{self.answer.effective_ms:.1f} ms"
 
 
 class DeniedRow(NamedTuple):
@@ -275,7 +275,7 @@ def caution(answer: object) -> tuple[str, ...]:
     """Warn of a revocation that is not recorded, or not known to each broker, yet."""
     if not isinstance(answer, Revoked):
         return ()
-    return unrecorded(answer.told)
+    return unrecorded(answer.answer)
 
 
 def unrecorded(answer: Ended) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ class Apis:
         """Return the API of that identifier; a trailing slash counts."""
         return next((api for api in self.all() if api.identifier == audience), None)
 
-    def asked(self, audience: str | None) -> ResourceServer | None:
+    def requested(self, audience: str | None) -> ResourceServer | None:
         """Return the API a request names; None for /userinfo, the default.
 
         Raises:

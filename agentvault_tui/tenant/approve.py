@@ -385,7 +385,7 @@ def _masked(reason: str | None) -> dict[str, object] | None:
     if reason is None:
         return None
     masked = mask_lures(in_full(reason))
-    return {"text": masked.text, "masked": masked.said}
+    return {"text": masked.text, "masked": masked.warning}
 
 
 def _challenge(page: PageDetails) -> bytes:

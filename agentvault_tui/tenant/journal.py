@@ -28,7 +28,7 @@ LogCode = Literal[
     "seacft", "seccft", "sede", "sertft", "seta", "srrt",
 ]  # fmt: skip
 """Every type of row there is here, by Auth0's codes."""
-KEPT: Final = 10_000
+MOST_ROWS: Final = 10_000
 """Rows; the oldest go first."""
 _CODES: Final[dict[str, LogCode]] = {
     "wrong_sign_in": "fp",
@@ -104,7 +104,7 @@ class Journal:
             self._store.change(
                 "DELETE FROM journal WHERE log_id IN (SELECT log_id FROM journal"
                 " ORDER BY log_id DESC LIMIT -1 OFFSET ?)",
-                KEPT,
+                MOST_ROWS,
             )
 
     def signed_in(
@@ -132,7 +132,7 @@ class Journal:
         The password of *user* was right before; *client* is whom it was for, if known.
         """
         kind = _CODES.get(error.error, "f")
-        if isinstance(error, WrongSignInError) and not error.known:
+        if isinstance(error, WrongSignInError) and not error.exists:
             kind = "fu"
         elif error.error == "locked":
             kind = "limit_wc" if user is None else "gd_otp_rate_limit_exceed"

@@ -371,7 +371,7 @@ def _checked(
     if challenge is not None and query.get("code_challenge_method") != "S256":
         # RFC 7636 section 4.2: "plain" is for those who cannot compute a digest.
         raise refused("invalid_request", "Use code_challenge_method=S256.")
-    api = parts.apis.asked(query.get("audience", query.get("resource")))
+    api = parts.apis.requested(query.get("audience", query.get("resource")))
     scope = parts.apis.for_user(client, api, query.get("scope", "openid"))
     if query.get("prompt") == "none":
         # No sign-in outlives its page (OpenID Connect Core section 3.1.2.6).

@@ -57,7 +57,7 @@ class WrongSignInError(TenantRefusedError):
 
     def __init__(self, *, exists: bool) -> None:
         super().__init__("wrong_sign_in", "The user name or the password is not right.")
-        self.known = exists
+        self.exists = exists
 
 
 class SignIn:
@@ -244,7 +244,7 @@ class Lockouts:
             0.0, or the seconds to wait: then the try was not counted.
         """
         now = self._clock.now().timestamp()
-        tries = self._known(who, factor)
+        tries = self._tries_of(who, factor)
         # The wall clock, set back by a year, must not lock for a year; nor one
         # that is a moment behind another broker's for a moment, where no lock is.
         left = tries.locked_until - now if tries.failures >= FREE_TRIES else 0.0
@@ -268,7 +268,7 @@ class Lockouts:
         if tries is None or tries.stored:
             self._store.delete("lockouts", who=who, factor=factor)
 
-    def _known(self, who: str, factor: Factor) -> _Tries:
+    def _tries_of(self, who: str, factor: Factor) -> _Tries:
         """Return the counts here, and of the brokers that share the store."""
         row = self._store.find("lockouts", who=who, factor=factor)
         tries = self._tries.get((who, factor)) or _Tries()
@@ -331,7 +331,7 @@ class Lockouts:
 
     def _put(self, who: str, factor: Factor) -> None:
         """Add the unwritten counts to those of the brokers that share the store."""
-        tries = self._known(who, factor)
+        tries = self._tries_of(who, factor)
         if not tries.unwritten:
             self._tries.pop((who, factor), None)  # ended meanwhile
             return

@@ -43,7 +43,7 @@ class ClientSecretsFile:
         # A host is letters, digits, dots, hyphens and colons: a plain file name.
         self.path: Final = home.keys / f"auth0-{host.replace(':', '.')}-{port}.json"
 
-    def known(self) -> dict[str, tuple[str, bool]]:
+    def listed(self) -> dict[str, tuple[str, bool]]:
         """Return each application's client, and whether its secret is stored."""
         return {
             key: (str(one["client_id"]), "client_secret" in one)

@@ -1,8 +1,8 @@
 """A provider of Token Vault's, called directly: to revoke a token, or find its owner.
 
 The broker is no client of the provider's and has nothing to show but the access token.
-So only an endpoint that revokes for any holder is of use, and of those in `KNOWN`, the
-provider's own documentation describes it so.
+So only an endpoint that revokes for any holder is of use, and of those in `PRESETS`,
+the provider's own documentation describes it so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Endpoints:
         return self.revocation == _GOOGLE
 
 
-KNOWN: Final[Mapping[str, Endpoints]] = {
+PRESETS: Final[Mapping[str, Endpoints]] = {
     # https://developers.google.com/identity/protocols/oauth2/web-server#tokenrevoke:
     # the form has the token and no client; "If the token is an access token and it has
     # a corresponding refresh token, the refresh token will also be revoked."
@@ -57,7 +57,10 @@ KNOWN: Final[Mapping[str, Endpoints]] = {
 
 
 def endpoints(
-    name: str, revocation: str, userinfo: str, presets: Mapping[str, Endpoints] = KNOWN
+    name: str,
+    revocation: str,
+    userinfo: str,
+    presets: Mapping[str, Endpoints] = PRESETS,
 ) -> Endpoints:
     """Return the endpoints of the connection *name*, by its settings.
 

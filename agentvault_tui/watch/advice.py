@@ -169,7 +169,7 @@ class UseHistory:
         self.begun = "~"
         """The time of the first event that was read."""
         self.rules: Counter[str] = Counter()
-        self.asked: dict[tuple[str, str, str], _Asked] = {}
+        self.prompts: dict[tuple[str, str, str], _Asked] = {}
         self._open: dict[str, tuple[tuple[str, str, str], _Event]] = {}
         self._facts: dict[str, dict[str, Any]] = {}
         """Of decisions whose step-up is open."""
@@ -261,7 +261,7 @@ class UseHistory:
         if begun is None or event.type == EventType.STEPUP_CANCELLED:
             return
         key, request = begun
-        prompts = self.asked.setdefault(key, _Asked())
+        prompts = self.prompts.setdefault(key, _Asked())
         if event.type != EventType.STEPUP_APPROVED:
             prompts.otherwise += 1
             return
@@ -385,7 +385,7 @@ def _about_rules(history: UseHistory, policy: Policy) -> Iterator[AdviceInfo]:
             advice = _advice(history, "lower_limit", "", limit.id, change)
             advice.evidence.count = history.decided[limit.attribute]
             yield advice
-    for (agent, scope, name), prompts in history.asked.items():
+    for (agent, scope, name), prompts in history.prompts.items():
         exists = policy.rule(name) is not None
         if not exists or prompts.otherwise or prompts.approved < _APPROVALS:
             continue

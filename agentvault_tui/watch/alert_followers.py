@@ -115,8 +115,8 @@ class AlertFollower(Follower[Sender]):
         for event in events:
             sends = await self._follow(event, signals)
             self.own.seq = event.seq
-            if signals.told != self.own.told:
-                self.own.told = dict(signals.told)
+            if signals.muted_until != self.own.told:
+                self.own.told = dict(signals.muted_until)
             if sends:
                 await self.save_if_due()
             if self.next_at is not None or self.has_more:
@@ -138,8 +138,8 @@ class AlertFollower(Follower[Sender]):
 
     async def _signals_now(self) -> Signals:
         """Return the counts of the events before."""
-        if self._taken_over != self.kept.taken_over:
-            self._taken_over, self._signals = self.kept.taken_over, None
+        if self._taken_over != self.stored.taken_over:
+            self._taken_over, self._signals = self.stored.taken_over, None
         if self._signals is None:
             signals = Signals(self.broker, dict(self.own.told))
             signals.warm(await self.chain.denied_before(self.own.seq))

@@ -180,7 +180,7 @@ class Alerts:
 
     def secret_uses(self) -> Iterator[SecretUse]:
         """Return which sinks name secrets, from the file itself before `start`."""
-        file, text = self.file, self.broker.kept.get(RECORDED_FILE, "{}")
+        file, text = self.file, self.broker.meta.get(RECORDED_FILE, "{}")
         if self._seen is None:
             with contextlib.suppress(PolicyError, ServiceError):
                 file = parse_alerts(json.loads(text).get("text", ""), self.broker.home)
@@ -193,12 +193,12 @@ class Alerts:
         Raises:
             ServiceError: it is broken, and none was in effect before.
         """
-        for key, text in self.broker.kept.items():
+        for key, text in self.broker.meta.items():
             if key.startswith(_DEAD):
                 dead = msgspec.json.decode(text, type=DeadAlert)
                 self._dead[dead.id] = dead
         self.broker.health.alerts_dead = len(self._dead)
-        record = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
+        record = json.loads(self.broker.meta.get(RECORDED_FILE, "{}"))
         if self.broker.files is not None:
             await self.broker.files.look()
         self._seen = self._stamp()
@@ -260,7 +260,7 @@ class Alerts:
             text = self._source()
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
-        record = json.loads(self.broker.kept.get(RECORDED_FILE, "{}"))
+        record = json.loads(self.broker.meta.get(RECORDED_FILE, "{}"))
         before, after = record.get("text", ""), sha256_hex(text) if text else None
         edited = parse_alerts(text, self.broker.home)
         loses = self._loses(before, edited)
@@ -285,7 +285,7 @@ class Alerts:
                 raise
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
-            self.broker.kept[RECORDED_FILE], self.file = encoded, edited
+            self.broker.meta[RECORDED_FILE], self.file = encoded, edited
 
     def _loses(self, before: str, edited: AlertsFile) -> bool:
         """Check whether an edit takes routes away, or puts one in front of others."""
@@ -333,7 +333,7 @@ class Alerts:
 
     def _now(self, _: str) -> str:
         """Identify the file's state: as recorded, and as it is on disk."""
-        return f"{self.broker.kept.get(RECORDED_FILE)} {self._source()}"
+        return f"{self.broker.meta.get(RECORDED_FILE)} {self._source()}"
 
     async def _follow(self) -> None:
         """Work for exactly the sinks of the file."""
@@ -348,15 +348,15 @@ class Alerts:
             if name not in self._followers:
                 await self._begin(name, sink)
         # Alerts of a time without the sink are old news; exports go on where they were.
-        for key in [key for key in self.broker.kept if key.startswith(PLACE)]:
+        for key in [key for key in self.broker.meta if key.startswith(PLACE)]:
             name = key.removeprefix(PLACE)
-            place = msgspec.json.decode(self.broker.kept[key], type=SinkPlace)
+            place = msgspec.json.decode(self.broker.meta[key], type=SinkPlace)
             if name not in self.file.sinks and not place.exports:
                 await self._keep(key, None)
 
     async def _begin(self, name: str, sink: SinkTable) -> None:
         key, head = f"{PLACE}{name}", self.broker.ledger.head.seq
-        if stored := self.broker.kept.get(key):
+        if stored := self.broker.meta.get(key):
             place = msgspec.json.decode(stored, type=SinkPlace)
         if not stored or place.exports != sink.exports:
             place = SinkPlace(0 if sink.exports else head, sink.exports)
@@ -406,9 +406,9 @@ class Alerts:
         with contextlib.suppress(LedgerError):
             await self.broker.record(changes=[Meta(key, text)])
         if text is None:
-            self.broker.kept.pop(key, None)
+            self.broker.meta.pop(key, None)
         else:
-            self.broker.kept[key] = text
+            self.broker.meta[key] = text
 
     async def _bury(self, dead: DeadAlert) -> None:
         """Record that an alert is given up, and store it to be sent by hand.
@@ -507,7 +507,7 @@ class Alerts:
         if sent.ok:
             key = f"{_DEAD}{alert_id}"
             await self.broker.record(changes=[Meta(key, None)])
-            self.broker.kept.pop(key, None)
+            self.broker.meta.pop(key, None)
             self._dead.pop(alert_id, None)
             self._count_dead()
         return sent
@@ -562,7 +562,7 @@ class Alerts:
         async def attempt(request: Request) -> AlertSentInfo:
             body = await body_of(request, TestSinkRequest)
             about = f"sink {body.sink}"
-            await authority.actor(operator_of(request), Need.CUT, about)
+            await authority.actor(operator_of(request), Need.REVOKE, about)
             if self.broker.files is not None:
                 await self.broker.files.look()
             await self.look()  # the file may have been written just now
@@ -571,7 +571,7 @@ class Alerts:
         async def again(request: Request) -> AlertSentInfo:
             body = await body_of(request, RetryAlertRequest)
             about = f"alert {body.id}"
-            await authority.actor(operator_of(request), Need.CUT, about)
+            await authority.actor(operator_of(request), Need.REVOKE, about)
             return await self.retry(body.id)
 
         return [

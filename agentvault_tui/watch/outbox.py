@@ -100,7 +100,7 @@ class KeptPlace:
 
     def catch_up(self) -> None:
         """Go on from where another broker of the team was, which did this before."""
-        if text := self._broker.kept.get(self._key):
+        if text := self._broker.meta.get(self._key):
             place = msgspec.json.decode(text, type=SinkPlace)
             if _reached(place) > _reached(self.now):
                 self.now = _filled(place)
@@ -111,13 +111,13 @@ class KeptPlace:
         if not self._broker.works():
             return  # another broker's place is further
         text = msgspec.json.encode(self.now).decode()
-        if self._broker.kept.get(self._key) == text:
+        if self._broker.meta.get(self._key) == text:
             return
         try:
             await self._broker.record(changes=[Meta(self._key, text)])
         except LedgerError:
             return  # what is sent stays sent; it may be repeated after a crash
-        self._broker.kept[self._key] = text
+        self._broker.meta[self._key] = text
 
 
 def _filled(place: SinkPlace) -> SinkPlace:
@@ -148,7 +148,7 @@ class Follower(ABC, Generic[OutletT]):
     ) -> None:
         """Begin at the stored *place*; *routes* name the sink."""
         self.name = name
-        self.kept = place
+        self.stored = place
         self.routes = routes
         self.problem: str | None = None
         """Why the last try failed, if it did."""
@@ -166,7 +166,7 @@ class Follower(ABC, Generic[OutletT]):
     @property
     def place(self) -> SinkPlace:
         """Where the sink is."""
-        return self.kept.now
+        return self.stored.now
 
     @property
     def behind(self) -> int:
@@ -206,7 +206,7 @@ class Follower(ABC, Generic[OutletT]):
         while True:
             await self._news.wait()
             self._news.clear()
-            self.kept.catch_up()
+            self.stored.catch_up()
             try:
                 while self.due and await self.step():
                     pass
@@ -246,7 +246,7 @@ class Follower(ABC, Generic[OutletT]):
     async def save(self) -> None:
         """Store the place; see `KeptPlace.save`."""
         self._saved_at = self.broker.clock.boot()
-        await self.kept.save()
+        await self.stored.save()
 
     async def save_if_due(self) -> None:
         """Store the place, if that was a while ago."""

@@ -117,7 +117,7 @@ class Prompts:
 
     def __init__(self, lasts: timedelta) -> None:
         """Take it that each step-up waits as long as *lasts*."""
-        self.asked = 0
+        self.prompts = 0
         self._lasts = lasts
         self._waiting: OrderedDict[bytes, datetime] = OrderedDict()
 
@@ -129,7 +129,7 @@ class Prompts:
         escalated = record.outcome == Outcome.ESCALATED
         was_asked = escalated and record.detail.count is None
         if to == Outcome.ESCALATED:
-            self.asked += was_asked if escalated else self._is_new(record)
+            self.prompts += was_asked if escalated else self._is_new(record)
         return was_asked
 
     def _is_new(self, record: RecordedDecision) -> bool:
@@ -189,7 +189,7 @@ def plan(
         decisions=decisions,
         mismatches=mismatches,
         changes=changes.listed(),
-        prompts_per_day=PromptsInfo(now=prompted / days, then=then.asked / days),
+        prompts_per_day=PromptsInfo(now=prompted / days, then=then.prompts / days),
         days=days,
         made=decider.made,
         apart=dict(apart),

@@ -50,7 +50,7 @@ class Shadow:
 
     def restore(self) -> None:
         """Go on where the last process saved its counts."""
-        stored = self._broker.kept.get(_KEY)
+        stored = self._broker.meta.get(_KEY)
         if stored is None:
             return
         try:
@@ -77,7 +77,7 @@ class Shadow:
         if not text:
             self._decider = broker.policy_state.shadow = self._unsaved_since = None
             await broker.record(changes=[Meta(_KEY, None)])
-            broker.kept.pop(_KEY, None)
+            broker.meta.pop(_KEY, None)
             return
         texts, head = broker.policy.texts._replace(policy=text), broker.ledger.head.seq
         if limits is not None:

@@ -44,7 +44,7 @@ class Signals:
         sink's place.
         """
         self._broker = broker
-        self.told = previous
+        self.muted_until = previous
         self._denied: dict[str, deque[datetime]] = defaultdict(
             lambda: deque(maxlen=_BURST)
         )
@@ -98,13 +98,13 @@ class Signals:
 
     def _first(self, key: str, now: datetime, pause: timedelta) -> bool:
         """Check whether *key* was not sent within its pause; note that it is now."""
-        until = self.told.get(key)
+        until = self.muted_until.get(key)
         if until is not None and now < parse_iso(until):
             return False
         stamp = iso(now)
-        for old in [k for k, v in self.told.items() if v <= stamp]:
-            del self.told[old]
-        self.told[key] = iso(now + pause)
+        for old in [k for k, v in self.muted_until.items() if v <= stamp]:
+            del self.muted_until[old]
+        self.muted_until[key] = iso(now + pause)
         return True
 
     def takes(self, route: AlertRoute, event: Event) -> bool:

@@ -189,13 +189,13 @@ def _advice_routes(
     async def apply(request: Request) -> AdviceInfo:
         """Remove the advised permissions, on trial: nothing is granted."""
         body = await body_of(request, ApplyAdviceRequest)
-        operator = await actor(request, Need.CUT)
+        operator = await actor(request, Need.REVOKE)
         return await trials.apply(await named(request), operator, body.seconds)
 
     async def dismiss(request: Request) -> AdviceInfo:
         """Leave it as it is, until it is used and then unused again."""
         await body_of(request, WireRequest)
-        operator = await actor(request, Need.CUT)
+        operator = await actor(request, Need.REVOKE)
         return await trials.dismiss(await named(request), operator)
 
     return [

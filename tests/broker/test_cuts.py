@@ -177,15 +177,15 @@ async def test_a_cut_the_ledger_did_not_take_survives_a_kill(
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "commit", latched)
         await getattr(stage, cut)()
-        assert bench.broker.cuts.kept is Kept.JOURNAL
+        assert bench.broker.cuts.durability is Kept.JOURNAL
         assert any("kept in the cut journal" in line for line in warnings(bench.broker))
         second = await killed(bench, clock)
         assert await stage.in_force(second, cut)
-        assert second.broker.cuts.kept is Kept.JOURNAL
+        assert second.broker.cuts.durability is Kept.JOURNAL
     third = await killed(second, clock)
     try:
         assert await stage.in_force(third, cut)
-        assert third.broker.cuts.kept is Kept.LEDGER
+        assert third.broker.cuts.durability is Kept.LEDGER
         (event,) = await third.events(KINDS[cut])
         assert event.actor.name in {"olga", "bot"}
         assert event.detail["took_effect_at"].startswith("2026-11-24T10:00:00")
@@ -244,7 +244,7 @@ def read_journal(bench: Bench) -> tuple[KeptCut, ...]:
     ledger_id = bench.ledger.ledger_id
     found = CutJournal.open(bench.home, ledger_id, expected=True, fresh=False)
     assert found.problem is None
-    return found.found
+    return found.entries
 
 
 @pytest.mark.slow
@@ -264,11 +264,11 @@ async def test_a_cut_whose_record_hangs_is_in_the_journal_before_its_reply(
     bench.broker.health.listeners.append(lambda: told.append(bench.broker.cuts.waiting))
     cut = await revoke_agent(bench.broker, stage.agent.id, "runaway", OPERATOR)
     assert told[-1] == 1
-    assert (cut.recorded, cut.kept) == (False, Kept.JOURNAL)
+    assert (cut.recorded, cut.durability) == (False, Kept.JOURNAL)
     (kept,) = read_journal(bench)
     assert (kept.kind, kept.agent, kept.why) == ("revoke", stage.agent.id, "runaway")
     go_on.set()
-    await bench.until(lambda: bench.broker.cuts.kept is Kept.LEDGER)
+    await bench.until(lambda: bench.broker.cuts.durability is Kept.LEDGER)
     assert told[-1] == 0
     assert read_journal(bench) == ()
     assert len(await bench.events("agent.revoked")) == 1
@@ -285,7 +285,7 @@ async def test_a_healthy_ledger_leaves_the_journal_alone(
     monkeypatch.setattr(CutJournal, "write", never)
     for cut in reversed(KINDS):
         await getattr(stage, cut)()
-    assert stage.bench.broker.cuts.kept is Kept.LEDGER
+    assert stage.bench.broker.cuts.durability is Kept.LEDGER
 
 
 async def test_a_token_spent_while_nothing_is_recorded_stays_spent_over_a_kill(
@@ -349,7 +349,7 @@ async def test_where_nothing_can_be_written_the_next_start_stops_everything(
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "commit", latched)
         cut = await revoke_agent(bench.broker, stage.agent.id, "", OPERATOR)
-        assert cut.kept is Kept.STOP
+        assert cut.durability is Kept.STOP
         assert any("next start stops" in line for line in warnings(bench.broker))
         second = await killed(bench, clock)
         assert second.broker.registry.panic is not None
@@ -448,7 +448,7 @@ async def test_what_was_not_given_back_is_not_given_back_by_a_restart(
             assert again.broker.registry.agent(agent).scopes == ()
         else:
             assert not again.broker.registry.serves(agent)
-        assert again.broker.cuts.kept is Kept.LEDGER
+        assert again.broker.cuts.durability is Kept.LEDGER
 
 
 @pytest.mark.parametrize("noted", [False, True])
@@ -516,7 +516,7 @@ async def test_near_the_end_of_the_disk_no_agent_uses_up_what_is_left(
     with pytest.raises(LedgerUnwritableError):
         await revoke_token(bench.broker, stage.agent, secrets[100].access_token)
     cut = await revoke_agent(bench.broker, stage.server.id, "", OPERATOR)
-    assert cut.kept is Kept.LEDGER
+    assert cut.durability is Kept.LEDGER
     shorten(bench, monkeypatch, None)
     for granted in secrets[100:]:
         await revoke_token(bench.broker, stage.agent, granted.access_token)
@@ -569,9 +569,9 @@ async def test_killed_between_any_two_steps_no_reply_is_a_lie(
         stopped = again.broker.registry.panic is not None
         held = stopped or await stage.in_force(again, "revoked")
         assert stopped is broken
-        assert held or cut.kept is Kept.MEMORY
+        assert held or cut.durability is Kept.MEMORY
         safe = Kept.STOP if broken else Kept.JOURNAL
-        assert cut.kept is (safe if left >= 0 else Kept.MEMORY)
+        assert cut.durability is (safe if left >= 0 else Kept.MEMORY)
     finally:
         await again.close()
 
@@ -600,7 +600,7 @@ async def test_an_agent_that_ends_its_tokens_in_an_outage_is_bounded(
     ]
     await asyncio.sleep(0)
     cut = await revoke_agent(bench.broker, stage.server.id, "", OPERATOR)
-    assert cut.kept is Kept.JOURNAL
+    assert cut.durability is Kept.JOURNAL
     await asyncio.gather(*ending)
     assert written <= 3
     with pytest.raises(LedgerUnwritableError):

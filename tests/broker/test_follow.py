@@ -207,7 +207,7 @@ class Following(RuleBasedStateMachine):
         """What the follower knows is what a start would."""
         self.run(self.pair.catch_up())
         other = self.pair.other
-        known = memory(other.registry, other.limits, other.kept)
+        known = memory(other.registry, other.limits, other.meta)
         anew = memory(*self.run(self.pair.loaded()))
         for name, value in known.items():
             assert value == anew[name], name

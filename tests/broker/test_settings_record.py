@@ -77,9 +77,9 @@ def test_an_edit_that_grants_is_a_loosening_by_file(bench: Bench, name: str) -> 
 def test_what_an_earlier_version_did_not_record_had_its_default(bench: Bench) -> None:
     """After an upgrade, a setting that is not the default is recorded once."""
     broker = bench.broker
-    broker.kept["settings_recorded"] = "{}"
+    broker.meta["settings_recorded"] = "{}"
     assert settings_record(broker)[0] == []
-    broker.kept["settings_recorded"] = "{}"
+    broker.meta["settings_recorded"] = "{}"
     tokens = TokenSettings(standard_ttl=86_400)
     broker.settings = replace(broker.settings, tokens=tokens)
     (draft,), _ = settings_record(broker)

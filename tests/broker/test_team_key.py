@@ -301,7 +301,7 @@ async def test_a_broker_killed_while_it_made_a_key_goes_on_from_there(
     assert not a.bench.home.team_key_next.exists()
     there = key_ids(team_keys(a.bench.home))
     assert (there == [first.key]) is not recorded
-    assert again.told() == (there[0], there[0])
+    assert again.announcement() == (there[0], there[0])
 
 
 @pytest.mark.parametrize("step", ["sealing", "recording", "removing"])

@@ -66,14 +66,14 @@ def test_a_new_journal_takes_all_its_space_at_once(home: Home) -> None:
             found.st_blocks,
             found.st_ino,
         )
-        assert len(opened(home).found) == count
+        assert len(opened(home).entries) == count
 
 
 def test_a_cut_with_any_text_is_kept_and_read(home: Home) -> None:
     """What an operator typed is kept as typed; a lone surrogate does no harm."""
     cuts = [replace(CUT, why='größe "\n\x1b[31m'), replace(CUT, why="\udfff")]
     assert new(home).write(cuts)
-    first, second = opened(home).found
+    first, second = opened(home).entries
     assert first == cuts[0]
     assert second.agent == "agt_1"
 
@@ -114,7 +114,7 @@ def test_what_was_damaged_is_told(home: Home, damage: str) -> None:
         home.cut_journal.symlink_to(home.cut_journal.with_suffix(".moved"))
     found = opened(home, ledger="cd" * 16 if damage == "other" else LEDGER)
     assert found.problem is not None
-    assert found.found == ((CUT,) if damage == "marker" else ())
+    assert found.entries == ((CUT,) if damage == "marker" else ())
 
 
 def test_where_the_file_cannot_be_written_the_marker_goes(home: Home) -> None:
@@ -127,7 +127,7 @@ def test_where_the_file_cannot_be_written_the_marker_goes(home: Home) -> None:
     journal.create()
     assert home.cut_marker.exists()
     again = opened(home)
-    assert (again.problem, again.found) == (None, ())
+    assert (again.problem, again.entries) == (None, ())
     assert again.write([CUT])
 
 
@@ -135,7 +135,7 @@ def test_more_than_it_holds_is_not_kept_in_part(home: Home) -> None:
     """A list too long for the file fails as a whole, and the marker goes."""
     journal = new(home)
     assert journal.write([replace(CUT, why="x" * CAPACITY)]) is False
-    assert opened(home).found == ()
+    assert opened(home).entries == ()
     assert opened(home).problem is not None
 
 
@@ -151,7 +151,7 @@ def test_an_older_copy_of_the_journal_is_told(home: Home) -> None:
     again = opened(home)
     again.create()
     assert again.write([CUT])
-    assert opened(home).found == (CUT,)
+    assert opened(home).entries == (CUT,)
     assert opened(home).problem is None
 
 
@@ -166,7 +166,7 @@ def test_a_changed_selector_brings_no_older_list_back(home: Home) -> None:
         content[512] = 3 - content[512]
         home.cut_journal.write_bytes(content)
         journal = opened(home)
-        assert (list(journal.found), journal.problem) == (kept, None)
+        assert (list(journal.entries), journal.problem) == (kept, None)
 
 
 class _Crash(BaseException):
@@ -223,7 +223,7 @@ class Journal(RuleBasedStateMachine):
             except _Crash:
                 acknowledged = False
         self.journal = opened(self.home)
-        found = list(self.journal.found)
+        found = list(self.journal.entries)
         assert (
             found == _as_read(cuts)
             if acknowledged
@@ -248,7 +248,7 @@ class Journal(RuleBasedStateMachine):
     def holds(self) -> None:
         if hasattr(self, "journal"):
             found = opened(self.home)
-            assert (list(found.found), found.problem) == (self.kept, None)
+            assert (list(found.entries), found.problem) == (self.kept, None)
 
     def teardown(self) -> None:
         self.folder.cleanup()

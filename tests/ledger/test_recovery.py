@@ -136,7 +136,7 @@ async def test_a_full_disk_latches_and_recovers(
     assert {found.id for found in loaded.tokens} == {f"tok_{n}" for n in range(count)}
     report = verify_ledger(home)
     assert report.ok, report
-    assert report.events == count + 3 + recovery.found
+    assert report.events == count + 3 + recovery.committed
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ async def test_a_locked_database_latches_and_recovers(
     other.close()
     recovery = await waiting
     beating.cancel()
-    assert recovery.found is False
+    assert recovery.committed is False
     assert (recovery.event.seq, recovery.event.reason) == (2, "batch_not_found")
     assert recovery.attempts[0].drafts[0].type is EventType.TOKEN_DECISION
     (event,) = await ledger.commit(decision())
@@ -252,7 +252,7 @@ async def test_a_doubtful_batch_is_found_or_found_missing(
         await db.run(write, batch.statements)
     tip, recovery = await DoubtfulBatch(batch, ledger_id, "I/O error").settle(db, clock)
     await db.close()
-    assert recovery.found is arrived
+    assert recovery.committed is arrived
     assert recovery.event.detail["voided"] == ["tok_1"]
     assert recovery.attempts == (Attempt(drafts, changes),)
     before = 2 + (len(batch.events[0]) if arrived else 0)

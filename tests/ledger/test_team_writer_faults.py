@@ -162,7 +162,7 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
     await until(lambda: bool(recoveries))
     assert failed
     found = lost == "answer"
-    assert recoveries[0].found is found
+    assert recoveries[0].committed is found
     told = await events_of(team)
     assert told[-1 - found].reason == ("batch_found" if found else "batch_not_found")
     assert (told[-1].reason == "not_delivered") is found

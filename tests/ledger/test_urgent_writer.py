@@ -186,7 +186,7 @@ async def test_one_that_nobody_knows_of_in_time_is_recorded_once_all_the_same(
         team.commit(note(REVOKED), urgent=True)
     relay.away = False
     async with asyncio.timeout(PATIENT):
-        while not (await recoveries.get()).found:
+        while not (await recoveries.get()).committed:
             pass
     (event,) = await revocations(team)
     assert event.seq == 3

@@ -19,7 +19,7 @@ def test_a_repeat_is_worded_with_its_bounds() -> None:
 def test_the_digest_covers_what_a_repeat_allows() -> None:
     """The decision's subject holds the count, the time and the bounds."""
     repeat = Repeat(3, 60, (ParameterBound("amount", 5_000),), left=2)
-    assert repeat.asked == {
+    assert repeat.request == {
         "count": 3,
         "within": 60,
         "bounds": {"amount": {"max": 5_000}},

@@ -180,7 +180,7 @@ def test_an_amount_in_major_units_is_read_exactly(written: str) -> None:
     """As a number or a text, it is a decimal."""
     (limit,) = limits_of(MAJOR.replace("500", written)).limits
     assert (limit.most, limit.counted_in) == (4_995_000, "USD/10000")
-    assert limit.told() == "499.50 USD in 24h"
+    assert limit.wording() == "499.50 USD in 24h"
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ class Site:
 def follower(site: Site, **more: Any) -> TenantLog:
     """Return a reader of the tenant's log, at the place that was kept."""
     broker = site.bench.broker
-    mark = broker.kept.get(MARK, "")
+    mark = broker.meta.get(MARK, "")
     issuer = more.pop("issuer", site.tenant.issuer)
     return TenantLog(
         site.clock, issuer, broker.access, broker.record, mark=mark, **more

@@ -206,7 +206,7 @@ def test_the_log_drops_its_oldest_rows(
     store: Store, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The oldest rows go, the newest stay."""
-    monkeypatch.setattr(journal_module, "KEPT", 50)
+    monkeypatch.setattr(journal_module, "MOST_ROWS", 50)
     kept = journal(store, clock)
     for number in range(202):
         kept.write(f"t{number}", REQUEST, client=CLIENT)

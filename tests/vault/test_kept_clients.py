@@ -159,7 +159,7 @@ def test_a_teams_secrets_are_sealed_in_the_file(tmp_path: Path) -> None:
     again = ClientSecretsFile(home, ACME, shared=True)
     assert again.secret("management").reveal() == "s3cret"
     assert again.secret("agents/one").reveal() == "other"
-    assert again.known()["console"] == ("c0", False)
+    assert again.listed()["console"] == ("c0", False)
     content = json.loads(raw)
     content["agents/one"]["client_secret"] = content["management"]["client_secret"]
     kept.path.write_text(json.dumps(content))

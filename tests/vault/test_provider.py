@@ -14,7 +14,7 @@ from support.rogue_tenant import Answer, RogueTenant, rogue_tenant
 from agentvault_tui.errors import SettingsError
 from agentvault_tui.vault import Secret
 from agentvault_tui.vault.provider import (
-    KNOWN,
+    PRESETS,
     Endpoints,
     ProviderClient,
     ProviderRevoked,
@@ -190,7 +190,7 @@ def test_only_200_and_invalid_token_count_as_revoked(
 
 def test_a_configured_endpoint_goes_before_the_known_one() -> None:
     """Google's is known by its documentation, can be switched off, or replaced."""
-    google = KNOWN["google-oauth2"]
+    google = PRESETS["google-oauth2"]
     assert google.revocation == "https://oauth2.googleapis.com/revoke"
     assert google.ends_all
     assert endpoints("google-oauth2", "auto", "auto") == google

@@ -218,7 +218,7 @@ async def test_a_crash_between_sending_and_recording_repeats(
     async def lost() -> None:
         """Be killed before the place is kept."""
 
-    monkeypatch.setattr(stand.alerts._followers["hook"].kept, "save", lost)
+    monkeypatch.setattr(stand.alerts._followers["hook"].stored, "save", lost)
     await note(bench)
     await stand.settle()
     async with stand.restarted() as later:
@@ -313,7 +313,7 @@ async def test_one_broker_of_a_team_sends_and_another_goes_on_where_it_was(
     until = iso(bench.clock.now() + timedelta(minutes=10))
     told = {f"denial_burst {agent.id}": until}
     place = SinkPlace(bench.ledger.head.seq, exports=False, told=told)
-    broker.kept[f"{PLACE}hook"] = msgspec.json.encode(place).decode()
+    broker.meta[f"{PLACE}hook"] = msgspec.json.encode(place).decode()
     works = True
     for _ in range(20):
         await request_token(broker, agent, mail, resource=None, details=None)
@@ -710,10 +710,10 @@ async def test_a_place_of_an_older_version_is_gone_on_from(
     await stand.settle()
     await stand.watch.aclose()
     key = f"{PLACE}hook"
-    kept = msgspec.json.decode(bench.broker.kept[key])
+    kept = msgspec.json.decode(bench.broker.meta[key])
     for newer in ("calls", "high", "policy", "again"):
         del kept[newer]
-    bench.broker.kept[key] = msgspec.json.encode(kept).decode()
+    bench.broker.meta[key] = msgspec.json.encode(kept).decode()
     await note(bench, EventType.PANIC_ON)
     await note(bench)
     later = AlertStand(bench, stand.server)

@@ -73,14 +73,14 @@ async def test_what_a_dead_broker_had_sent_and_not_recorded_is_sent_again_once(
     (first, second), (dies, lives) = brokers, stands
     await away(first)
     await dies.settle()
-    kept, sent = first.bench.broker.kept, first.bench.ledger.head.seq
+    kept, sent = first.bench.broker.meta, first.bench.ledger.head.seq
     place = f"{PLACE}hook"
     await first.bench.until(lambda: f'"seq":{sent},' in kept[place])
 
     async def lost() -> None:
         """Be killed before the place is kept."""
 
-    monkeypatch.setattr(dies.alerts._followers["hook"].kept, "save", lost)
+    monkeypatch.setattr(dies.alerts._followers["hook"].stored, "save", lost)
     await away(first)
     await dies.settle()
     await known(brokers)

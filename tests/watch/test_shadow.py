@@ -111,7 +111,7 @@ async def test_a_broken_candidate_leaves_the_one_before(bench: Bench) -> None:
     with pytest.raises(PolicyError):
         await shadow.set("permit (")
     assert bench.broker.policy_state.shadow is not None
-    bench.broker.kept["shadow"] = '{"texts": {"policy": "permit ("}}'
+    bench.broker.meta["shadow"] = '{"texts": {"policy": "permit ("}}'
     bench.broker.policy_state.shadow = None
     Shadow(bench.broker).restore()
     assert bench.broker.policy_state.shadow is None

@@ -173,7 +173,7 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
     async def secret(request: Request) -> Response:
         """Make a new client secret for an agent; it is in this answer alone."""
         body = await body_of(request, asks.NewSecretRequest)
-        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        agent = await broker.look_up(lambda: broker.registry.agent(body.agent_id))
         wanted = about_agent(agent, "give a new client secret to")
         return await renewing.settle(request, body, wanted)
 
@@ -220,7 +220,7 @@ def _bounding(broker: Broker, authority: Authority) -> list[Route]:
     async def rate(request: Request) -> Response:
         """Say how many permitted decisions an agent may have a second."""
         body = await body_of(request, asks.RateRequest)
-        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        agent = await broker.look_up(lambda: broker.registry.agent(body.agent_id))
         number = body.decisions_a_second
         wanted = about_agent(
             agent, f"permit {number} decisions a second of", rate=number
@@ -245,7 +245,7 @@ def _naming(broker: Broker, authority: Authority) -> list[Route]:
     async def rename(request: Request) -> Response:
         """Give an agent another name: a loosening, because rules may name agents."""
         body = await body_of(request, asks.RenameRequest)
-        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        agent = await broker.look_up(lambda: broker.registry.agent(body.agent_id))
         check_rename(broker, agent, body.name)
         wanted = about_agent(agent, f"give the name {visible(body.name, 60)} to")
         subjects = (*wanted.subjects, f"name:{body.name}")
@@ -260,7 +260,7 @@ def _naming(broker: Broker, authority: Authority) -> list[Route]:
     async def remove(request: Request) -> Response:
         """Take a revoked agent out of all lists; its history stays."""
         body = await body_of(request, asks.AgentRemoveRequest)
-        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        agent = await broker.look_up(lambda: broker.registry.agent(body.agent_id))
         return await removing.settle(request, body, Wanted((), "", agent.id))
 
     renaming = Loosening(authority, calls.RENAME_AGENT, asks.RenameRequest, do_rename)
@@ -286,8 +286,8 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         """
         body = await body_of(request, asks.DelegatesRequest)
         find = broker.registry.agent
-        agent = await broker.known(lambda: find(body.agent_id))
-        to = await broker.known(lambda: find(body.to))
+        agent = await broker.look_up(lambda: find(body.agent_id))
+        to = await broker.look_up(lambda: find(body.to))
         scopes = frozenset(body.scopes)
         now = agent.may_pass_on(to.id)
         wider = scopes - now
@@ -298,7 +298,7 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
             return refusal
         seat, taken = operator_of(request), None
         if now - scopes and await authority.by_factor(seat):
-            actor = await authority.actor(seat, Need.CUT, agent.id)
+            actor = await authority.actor(seat, Need.REVOKE, agent.id)
             left = broker, agent.id, to.id, now & scopes, actor
             less = await change_delegates(*left, gives=False)
             taken = scopes_answer(broker, less)
@@ -370,7 +370,7 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, asks.RevokeRequest)
         agent_id = _one(body)
         about = agent_id or "all agents"
-        operator = await authority.actor(operator_of(request), Need.CUT, about)
+        operator = await authority.actor(operator_of(request), Need.REVOKE, about)
         again = _is_stopped(broker, agent_id)
         if agent_id is None:
             cancelled = await panic(broker, body.reason, operator)
@@ -387,7 +387,7 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
     async def end_token(request: Request) -> ending.TokenRevokeAnswer:
         """Revoke one live token."""
         body = await body_of(request, asks.TokenRevokeRequest)
-        operator = await authority.actor(operator_of(request), Need.CUT, body.id)
+        operator = await authority.actor(operator_of(request), Need.REVOKE, body.id)
         ended, cancelled, durability = await revoke_token(
             broker, body.id, body.reason, operator
         )
@@ -440,7 +440,7 @@ def _restoring(broker: Broker, authority: Authority) -> list[Route]:
         if not await authority.by_factor(seat):
             wanted = Wanted(("agents",), f"restore {visible(agent_id, 60)}", agent_id)
             return await restoring.settle(request, body, wanted)
-        agent = await broker.known(lambda: broker.registry.agent(agent_id))
+        agent = await broker.look_up(lambda: broker.registry.agent(agent_id))
         wanted = about_agent(agent, "restore", until=body.until)
         if until is None and authority.is_elsewhere(seat):
             with suppress(RefusedError):
@@ -502,6 +502,6 @@ def _ended(ended: Cut, broker: Broker, *, one: bool) -> ending.RevokeAnswer:
         delegated_revoked=ended.delegated,
         derived_revoked=ended.derived,
         effective_ms=round(ended.effective_ms, 3),
-        **recorded_at(ended.kept, broker.team),
+        **recorded_at(ended.durability, broker.team),
         upstream=tuple(step_info(s) for s in ended.steps if s.status != "withdrawn"),
     )

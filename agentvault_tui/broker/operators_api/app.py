@@ -109,7 +109,7 @@ def _team_route(broker: Broker, authority: Authority) -> Route:
         return access.TeamKeyInfo(
             key=made.key,
             before=made.before or None,
-            missing=tuple(one.id for one in members if one.said.key != made.key),
+            missing=tuple(one.id for one in members if one.beat.key != made.key),
         )
 
     async def make(request: Request) -> Response:

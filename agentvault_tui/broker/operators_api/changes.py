@@ -112,7 +112,7 @@ class Loosening(Generic[BodyT, AnswerT]):
         wanted: Wanted,
         *,
         exempt: bool = False,
-        need: Need = Need.CUT,
+        need: Need = Need.REVOKE,
         local: Need | None = None,
     ) -> Response:
         """Answer a request that was read: carry it out, or hold it as a change.
@@ -241,7 +241,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             authority.renew_once_approved(who.id, begun)
             device = own_device(broker, who)(begun)
             return answer(change_info(begun, device), 202)
-        operator = await authority.actor(who, Need.CUT, body.id)
+        operator = await authority.actor(who, Need.REVOKE, body.id)
         await _named(broker, body.id)
         denied, _ = await deny(broker, body.id, body.reason, operator)
         return answer(change_info(denied))

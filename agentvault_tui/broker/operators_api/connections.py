@@ -54,7 +54,7 @@ def _listing(broker: Broker, authority: Authority) -> list[Route]:
         """Take an account away; a shared one only when that is asked for."""
         body = await body_of(request, asks.RemoveRequest)
         about = f"{body.agent_id} connection:{body.connection}"
-        operator = await authority.actor(operator_of(request), Need.CUT, about)
+        operator = await authority.actor(operator_of(request), Need.REVOKE, about)
         removed = await disconnect(
             broker, body.agent_id, body.connection, operator, shared=body.shared
         )

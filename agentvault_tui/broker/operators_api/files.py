@@ -86,7 +86,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         if reads:
             turn = turn_of(request)
             return await _answer(broker, plan, turn, applied=False, recorded=True)
-        local = Need.GIVE if plan.widens else Need.CUT
+        local = Need.GIVE if plan.widens else Need.REVOKE
         # In a thread: of hundreds of agents it takes 0.1 s.
         loosens = await asyncio.to_thread(_loosened, broker, plan)
         return await applying.settle(request, wanted, loosens, local=local)

@@ -310,7 +310,7 @@ def _explained_limits(
     for limit in broker.policy.limits.limits:
         held = facts.get("limits", {}).get(limit.attribute)
         if held and not limit.scopes.isdisjoint(facts["scopes"]):
-            used, left, counted = held["count"], held["left"], limit.told()
+            used, left, counted = held["count"], held["left"], limit.wording()
             words = limit.standing(used, left)
             yield planning.ExplainedLimit(
                 id=limit.id, used=used, left=left, allows=counted, standing=words

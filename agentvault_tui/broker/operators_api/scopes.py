@@ -58,7 +58,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         """
         body = await body_of(request, asks.ScopesRequest)
         _check(broker, body)
-        agent = await broker.known(lambda: broker.registry.agent(body.agent_id))
+        agent = await broker.look_up(lambda: broker.registry.agent(body.agent_id))
         before = agent, timed_grants.ends_of(broker, agent)
         answered = await change(request, body, agent)
         agent = broker.registry.agent(agent.id)
@@ -78,7 +78,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         seat, taken = operator_of(request), None
         if body.ungrant and await authority.by_factor(seat):
             # Removed rights end at once; the proof is for what is granted.
-            actor = await authority.actor(seat, Need.CUT, agent.id)
+            actor = await authority.actor(seat, Need.REVOKE, agent.id)
             gone = frozenset(body.ungrant)
             ends = agent.id, frozenset[str](), gone, actor
             changed = await timed_grants.grant(broker, *ends, seconds=None)
@@ -133,7 +133,7 @@ def scopes_answer(broker: Broker, changed: ChangedRights) -> ending.ScopesAnswer
         calls_cut=changed.calls.cut,
         calls_sent=changed.calls.sent,
         delegated_revoked=changed.delegated,
-        **recorded_at(changed.kept, broker.team),
+        **recorded_at(changed.durability, broker.team),
     )
 
 

@@ -132,7 +132,7 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
                 await confirm_here(broker, body.id, signed_in, body.factor)
             device = own_device(broker, who)(stepup)
             return answer(_decision(stepup_info(stepup, ends(), device), broker), 202)
-        operator = await authority.actor(who, Need.CUT, body.id)
+        operator = await authority.actor(who, Need.REVOKE, body.id)
         stepup, durability = await deny(broker, body.id, body.reason, operator)
         return answer(_decision(stepup_info(stepup, ends()), broker, durability))
 

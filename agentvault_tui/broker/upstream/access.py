@@ -196,7 +196,7 @@ class Holdings:
         """Return the file's content, read again when it changed: called often."""
         seen = file_stamp(self._clients_file.path)
         if seen != self._seen:
-            self._cached = self._clients_file.known()
+            self._cached = self._clients_file.listed()
             self._seen = seen
         return self._cached
 

@@ -29,7 +29,7 @@ from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Cause, NoToken, ProviderToken
 from agentvault_tui.vault.provider import (
-    KNOWN,
+    PRESETS,
     Endpoints,
     ProviderClient,
     ProviderRevoked,
@@ -54,7 +54,7 @@ class ProviderAccounts:
         self._registry = registry
         self._issuer = issuer
         self._connections = connections
-        self._endpoints: dict[str, Endpoints] = dict(KNOWN)
+        self._endpoints: dict[str, Endpoints] = dict(PRESETS)
         self._cache: dict[str, tuple[ConnectionSettings, Endpoints]] = {}
 
     def give(self, connection: str, at: Endpoints) -> None:
@@ -90,7 +90,7 @@ class ProviderAccounts:
         if not endpoint or kept_for:
             return ProviderForecast(bool(endpoint), kept_for)
         others = self._perhaps(account, endpoint)
-        return ProviderForecast(known=True, may_cut=tuple(islice(others, _SOME)))
+        return ProviderForecast(revocable=True, may_cut=tuple(islice(others, _SOME)))
 
     def _same(self, account: Account, endpoint: str) -> Iterator[AgentId]:
         """Yield once each other agent that uses the same owner's account there."""

@@ -122,7 +122,7 @@ def meaning(code: str, description: str) -> str | None:
     return ": ".join(part for part in (words, meaning_text) if part) or None
 
 
-KEPT: Final = timedelta(days=1)
+STORED_FOR: Final = timedelta(days=1)
 """The time for which every plan stores a row."""
 
 
@@ -162,7 +162,7 @@ class Place:
 
     def aged(self, now: datetime) -> bool:
         """Check whether the tenant may have dropped the row by now."""
-        return now - self.dated >= KEPT
+        return now - self.dated >= STORED_FOR
 
     def gap(self, earliest: Json | None, now: datetime) -> Draft | None:
         """Return the event of possibly missing rows, now that the row is gone.
@@ -171,7 +171,7 @@ class Place:
         the tenant's rows, from *earliest* on, begin before the last one read.
         """
         until = date(earliest, now) if earliest else now
-        if now - self.read_at < KEPT or until <= self.read_at:
+        if now - self.read_at < STORED_FOR or until <= self.read_at:
             return None
         since, then = f"{iso(self.read_at)[:19]}Z", f"{iso(until)[:19]}Z"
         return Draft(

@@ -270,7 +270,7 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
             plan = replace(plan, names=None)
         recorded = not plan or await _carry_out(broker, plan, operator)
         if plan.names is not None and recorded:
-            put(broker.kept, plan.names.key, plan.names.value)
+            put(broker.meta, plan.names.key, plan.names.value)
         return FilesApplied(plan, recorded)
 
 

@@ -55,11 +55,11 @@ def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
 
     return {
         # As recorded: a switch is in memory before its record.
-        "policy": lambda _: broker.kept.get("policy") or broker.policy.texts.digest(),
+        "policy": lambda _: broker.meta.get("policy") or broker.policy.texts.digest(),
         "agent": agent,
         "name": lambda name: str(broker.registry.has_name(fold_text(name))),
         "panic": panic,
-        "team key": lambda _: broker.team_key.told()[1] if broker.team_key else "",
+        "team key": lambda _: key.announcement()[1] if (key := broker.team_key) else "",
         "nothing": lambda _: "",
     }
 

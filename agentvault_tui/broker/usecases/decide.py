@@ -191,7 +191,7 @@ class Request(NamedTuple):
         """Return the request that *stepup* was about, under its own decision."""
         return cls(
             agent,
-            stepup.asked,
+            stepup.requested,
             stepup.resource_indicator,
             stepup.details,
             stepup.decision_id,
@@ -366,7 +366,7 @@ async def call_webhooks(broker: Broker, request: Request, verdict: Verdict) -> V
     for answer in answers:
         if answer.outcome.strictness > verdict.outcome.strictness:
             verdict = _stricter(verdict, answer, request)
-    return verdict._replace(hooks=tuple(one.told() for one in answers))
+    return verdict._replace(hooks=tuple(one.recorded() for one in answers))
 
 
 def _hooks_of(broker: Broker, request: Request) -> list[tuple[HookTable, list[Action]]]:

@@ -197,8 +197,8 @@ async def change_delegates(
         LedgerUnwritableError: a grant could not be recorded; the removed rights ended.
     """
     find = broker.registry.agent
-    agent = await broker.known(lambda: find(agent_id))
-    other = await broker.known(lambda: find(to))
+    agent = await broker.look_up(lambda: find(agent_id))
+    other = await broker.look_up(lambda: find(to))
     if agent.id == other.id:
         raise UsageError("an agent passes nothing on to itself")
     calls, in_force = undelegate(broker, agent, other, scopes, operator)

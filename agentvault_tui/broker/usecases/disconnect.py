@@ -148,7 +148,7 @@ async def disconnect(
             )
         return account
 
-    account = await broker.known(find)
+    account = await broker.look_up(find)
     if not shared and (served := tuple(registry.accounts.in_use(account))):
         raise ConflictError(
             f"the same account is used by {registry.named(served)}",

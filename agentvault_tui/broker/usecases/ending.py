@@ -57,7 +57,7 @@ class Cut:
     stepups: int
     effective_ms: float
     """From the call until nothing was served any more."""
-    kept: Kept
+    durability: Kept
     """Where it is durable; if not in the ledger, it is recorded when that works."""
     steps: tuple[OutboxStep, ...] = ()
     """The steps that remain at the tenant and at providers."""
@@ -76,7 +76,7 @@ class Cut:
     @property
     def recorded(self) -> bool:
         """Check whether its event is durable."""
-        return self.kept is Kept.LEDGER
+        return self.durability is Kept.LEDGER
 
 
 class Cancelling:
@@ -167,5 +167,5 @@ async def revoke_token(
             )
         return token
 
-    ended, calls = broker.end_tokens([await broker.known(find)])
+    ended, calls = broker.end_tokens([await broker.look_up(find)])
     return len(ended), calls, await broker.record_ended(ended, operator, reason)

@@ -188,7 +188,7 @@ def changed_places(broker: Broker, places: Mapping[str, Sequence[str]]) -> Meta 
 
     Returns:
         what `check_rename` and `remove_agent` compare with once it is recorded and in
-        `Broker.kept`; None: the names are the same, whichever files have them.
+        `Broker.meta`; None: the names are the same, whichever files have them.
     """
     # A file that is not applied this time says what it said before, as far as no other
     # file has its agents by now.
@@ -209,5 +209,5 @@ def _names_in(places: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _places(broker: Broker) -> dict[str, list[str]]:
-    places: dict[str, list[str]] = json.loads(broker.kept.get(_PLACES, "{}"))
+    places: dict[str, list[str]] = json.loads(broker.meta.get(_PLACES, "{}"))
     return places

@@ -120,7 +120,11 @@ class PanicEnd:
                 records = []
                 if self._waiting:
                     records.append(asyncio.create_task(record(self._decide)))
-        return Kept.LEDGER if durabilities == {Kept.LEDGER} else self._broker.cuts.kept
+        return (
+            Kept.LEDGER
+            if durabilities == {Kept.LEDGER}
+            else self._broker.cuts.durability
+        )
 
     def _cancel(self, stepups: Sequence[StepUp]) -> Decided | None:
         """Cancel those that are undecided."""

@@ -185,7 +185,7 @@ async def take_over_policy(broker: Broker) -> None:
     broker.registry.admits = partial(admits, broker)
     broker.limits.define(broker.policy.limits)
     named = await _named(broker.ledger)
-    version, texts = read_kept(broker.kept.get(POLICY))
+    version, texts = read_kept(broker.meta.get(POLICY))
     same = not named or texts.digest() == named
     if broker.files is not None:
         broker.files.on_policy = partial(_edited, broker)
@@ -198,7 +198,7 @@ async def take_over_policy(broker: Broker) -> None:
         if await broker.policy_state.hold(last, edited):
             last.seen, broker.policy = edited.seen, last
             broker.limits.define(last.limits)
-    if not same or broker.kept.get(_CHECKED) != broker.policy.version:
+    if not same or broker.meta.get(_CHECKED) != broker.policy.version:
         _begin_recheck(broker)
 
 
@@ -325,10 +325,10 @@ def policy_record(
     if broker.policy_state.checked is None:
         metas.append(Meta(_CHECKED, after))
     changes: list[Change] = [
-        one for one in metas if broker.kept.get(one.key) != one.value
+        one for one in metas if broker.meta.get(one.key) != one.value
     ]
     # Also where the rules are the same: the chain names what the files said.
-    record = broker.kept.get(POLICY)
+    record = broker.meta.get(POLICY)
     moved = record is not None and before == after and record != copy.value
     if moved or (before is not None and before != after):
         more = _by_file(broker) if actor is SYSTEM else {}
@@ -340,7 +340,7 @@ def policy_record(
 
 def _by_file(broker: Broker) -> dict[str, Any]:
     """Return the detail of an edit's event, against the last record."""
-    _, before = read_kept(broker.kept.get(POLICY))
+    _, before = read_kept(broker.meta.get(POLICY))
     changed = policy_changes(before, broker.policy.texts)
     if not changed:
         return {}  # such as a version of ours that reads the same text otherwise
@@ -395,7 +395,7 @@ def policy_is_recorded(broker: Broker, changes: Sequence[Change]) -> None:
     broker.policy_state.recorded = broker.policy.version
     metas = [one for one in changes if isinstance(one, Meta)]
     values = {one.key: one.value for one in metas if one.value is not None}
-    broker.kept.update(values)
+    broker.meta.update(values)
     if broker.files is not None and POLICY in values:
         broker.files.put_policy(read_kept(values[POLICY])[1])
 
@@ -443,7 +443,7 @@ def _would_issue(broker: Broker, token: Token) -> bool:
     if stepup is None:
         return False
     # What is out was counted: a limit that is reached since ends no token.
-    verdict = foresee(broker, agent, stepup.asked, stepup.source, exempt=True)
+    verdict = foresee(broker, agent, stepup.requested, stepup.source, exempt=True)
     return verdict.outcome is not Outcome.DENIED
 
 

@@ -87,7 +87,7 @@ async def _cancel_outdated(broker: Broker, held: str | None) -> None:
 
 async def _ask(broker: Broker, last: Policy, edited: Policy) -> str | None:
     """Ask a person about *edited*; return the id of the change, if it could be."""
-    record = broker.kept.get(POLICY)
+    record = broker.meta.get(POLICY)
     if record is not None and read_kept(record)[1] != last.texts:
         return None  # another policy was applied meanwhile: the next look compares
     changed = policy_changes(last.texts, edited.texts)

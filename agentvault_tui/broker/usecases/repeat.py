@@ -74,7 +74,7 @@ def check_repeat(stepup: StepUp, repeat: Repeat) -> None:
         raise UsageError(
             "a held call is repeated byte for byte", "leave the bounds out"
         )
-    facts = derive(stepup.asked)
+    facts = derive(stepup.requested)
     for bound in repeat.bounds:
         if bound.name not in BOUNDED:
             raise UsageError(

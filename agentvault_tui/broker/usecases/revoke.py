@@ -80,7 +80,7 @@ async def revoke_agent(
         NotFoundError: no such agent.
         LedgerUnwritableError: it is not known here, and the store did not answer.
     """
-    await broker.known(lambda: broker.registry.agent(agent_id))
+    await broker.look_up(lambda: broker.registry.agent(agent_id))
     end = AgentEnd(broker, agent_id, reason, operator)
     derived = broker.registry.lifetimes.derived(end.agent.id)
     end.derived = len(derived)
@@ -109,7 +109,7 @@ async def _revoke_all(
         places |= {
             *await asyncio.gather(*(one.record(broker, operator) for one in ends))
         }
-    return broker.cuts.kept if places - {Kept.LEDGER} else None
+    return broker.cuts.durability if places - {Kept.LEDGER} else None
 
 
 async def revoke_ended(broker: Broker, late: float = 0.0) -> None:

@@ -50,7 +50,7 @@ class ChangedRights(NamedTuple):
     calls: CallsCut
     delegated: int
     """Tokens that ended because they were exchanged for its own."""
-    kept: Kept
+    durability: Kept
     """The place where the removal is durable."""
 
 
@@ -99,7 +99,7 @@ async def change_scopes(
         LedgerUnwritableError: a grant could not be recorded; removed rights ended all
             the same.
     """
-    agent = await broker.known(lambda: broker.registry.agent(agent_id))
+    agent = await broker.look_up(lambda: broker.registry.agent(agent_id))
     durability, below = Kept.LEDGER, 0
     async with ungranting(broker, agent, ungrant, operator) as (calls, in_force):
         if in_force is not None:
@@ -374,7 +374,7 @@ async def record_change(
     async with still_cut(broker, agent, stays(agent)):
         await broker.record(draft, changes=[after, *rows], urgent=urgent)
     for row in rows:
-        put(broker.kept, row.key, row.value)
+        put(broker.meta, row.key, row.value)
     await unless_overtaken(broker, agent, epoch, draft.actor, stays)
 
 

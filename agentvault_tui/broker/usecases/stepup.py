@@ -129,7 +129,7 @@ async def begin_approval(
         TenantError: the tenant did not start the flow; the step-up stays pending.
     """
     # No lock for what is over, or never was.
-    await broker.known(lambda: decidable(broker, stepup_id))
+    await broker.look_up(lambda: decidable(broker, stepup_id))
     async with broker.stepups.locks[stepup_id]:
         await expire_due(broker)
         stepup = decidable(broker, stepup_id)
@@ -307,7 +307,7 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
     await expire_due(broker)
     try:
         with suppress(LedgerError):  # a reading may be stale
-            return await broker.known(lambda: broker.stepups.get(stepup_id))
+            return await broker.look_up(lambda: broker.stepups.get(stepup_id))
         return broker.stepups.get(stepup_id)
     except NotFoundError:
         # Ours are ASCII; SQLite refuses what is no Unicode.
@@ -483,7 +483,7 @@ def problem_of(
 async def _decide_again(broker: Broker, stepup: StepUp) -> None:
     """Decide a step-up that was asked under an older policy again."""
     agent = broker.registry.agent(stepup.agent_id)
-    verdict = foresee(broker, agent, stepup.asked, stepup.source)
+    verdict = foresee(broker, agent, stepup.requested, stepup.source)
     if verdict.outcome is Outcome.DENIED:
         await cancel(broker, stepup.id, verdict.reason, SYSTEM)
         return
@@ -544,7 +544,7 @@ async def _shown_at_tenant(
             else {}
         ),
         "other_details": other_details(stepup.details),
-        **({"repeat": stepup.repeat.asked} if stepup.repeat else {}),
+        **({"repeat": stepup.repeat.request} if stepup.repeat else {}),
         "risk": stepup.risk.value,
         "why": stepup.why,
         "fingerprint": fingerprint(stepup.digest),

@@ -62,7 +62,7 @@ async def deny(
             it is denied here, and can still be approved at another broker.
     """
     await expire_due(broker)
-    stepup = await broker.known(lambda: broker.stepups.get(stepup_id))
+    stepup = await broker.look_up(lambda: broker.stepups.get(stepup_id))
     if stepup.repeats(broker.clock):
         durability = await end_repeats(broker, [stepup], operator, reason)
         return broker.stepups.get(stepup_id), durability

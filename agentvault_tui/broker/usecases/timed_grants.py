@@ -62,7 +62,7 @@ async def grant(
         LedgerError: it could not be recorded.
     """
     if seconds is not None:
-        agent = await broker.known(lambda: broker.registry.agent(agent_id))
+        agent = await broker.look_up(lambda: broker.registry.agent(agent_id))
         if agent.template:
             raise UsageError(
                 "a template's scopes are taken over for good by agents made from it",
@@ -112,13 +112,13 @@ async def _forget(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> 
     if keys := _rows(broker, agent_id, scopes):
         await broker.record(changes=[Meta(key, None) for key in keys])
         for key in keys:
-            put(broker.kept, key, None)
+            put(broker.meta, key, None)
 
 
 def _rows(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> list[str]:
     """Return the keys of the ends of scopes that are recorded."""
     keys = (_key(agent_id, one, prefix) for one in scopes for prefix in (ENDS, _BOOT))
-    return [key for key in keys if key in broker.kept]
+    return [key for key in keys if key in broker.meta]
 
 
 def ends_of(broker: Broker, agent: Agent) -> dict[str, str]:
@@ -131,7 +131,7 @@ def ends_of(broker: Broker, agent: Agent) -> dict[str, str]:
     Returns:
         the time (RFC 3339), by scope.
     """
-    rows = broker.kept
+    rows = broker.meta
     return {
         scope: rows[key]
         for scope in agent.scopes
@@ -178,14 +178,14 @@ def ends_as_set_now(broker: Broker) -> list[Meta]:
     for key, until in moved.items():
         deadline = broker.grant_ends[key][1]._replace(wall=parse_iso(until))
         broker.grant_ends[key] = until, deadline
-        put(broker.kept, key, until)
+        put(broker.meta, key, until)
     return [Meta(key, until) for key, until in moved.items()]
 
 
 def _deadlines(broker: Broker, latest: datetime | None = None) -> dict[str, Deadline]:
     """Return the end of each scope, by its row; new rows are of another broker."""
     now, ends = latest or broker.clock.now(), dict[str, tuple[str, Deadline]]()
-    for key, until in broker.kept.items():
+    for key, until in broker.meta.items():
         if not key.startswith(ENDS):
             continue
         row, deadline = broker.grant_ends.get(key, ("", None))
@@ -197,9 +197,9 @@ def _deadlines(broker: Broker, latest: datetime | None = None) -> dict[str, Dead
 
 
 def _stored(broker: Broker, key: str) -> Deadline:
-    wall = parse_iso(broker.kept[key])
+    wall = parse_iso(broker.meta[key])
     with suppress(KeyError, msgspec.MsgspecError):  # of 0.9.0, or changed
-        boot = broker.kept[_BOOT + key.removeprefix(ENDS)]
+        boot = broker.meta[_BOOT + key.removeprefix(ENDS)]
         ends = msgspec.json.decode(boot, type=Deadline)
         if ends.wall >= wall:  # which is earlier if the clock was set since
             return ends._replace(wall=wall)

@@ -401,11 +401,13 @@ class BrokerLink:
     async def body(self, stepup_id: str, request: HeldRequest) -> BodyView:
         """Read the body of a held call; it is made readable off the event loop."""
         # Loaded by whoever shows it.
-        from agentvault_tui.presenters.body import told  # noqa: PLC0415
+        from agentvault_tui.presenters.body import body_view  # noqa: PLC0415
 
         answer = await self._client.call(calls.STEPUP_BODY, id=stepup_id)
         ascii_only = self.mirror.intake.ascii_only
-        return await asyncio.to_thread(told, request, answer, ascii_only=ascii_only)
+        return await asyncio.to_thread(
+            body_view, request, answer, ascii_only=ascii_only
+        )
 
     async def change(self, change_id: str) -> ChangeInfo:
         """Read a change that waits, with the lines of its texts that differ."""
@@ -478,7 +480,7 @@ class BrokerLink:
     async def revoke(self, agent_id: str, reason: str) -> Revoked:
         body = RevokeRequest(agent_id=agent_id, reason=reason)
         revoked = await self._revoke(body, agent_id)
-        self.mirror.cuts[agent_id] = revoked.told.effective_ms
+        self.mirror.cuts[agent_id] = revoked.answer.effective_ms
         self.mirror.versions.agents += 1
         return revoked
 

@@ -25,7 +25,7 @@ from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.presenters.filters import Filter
 from agentvault_tui.presenters.records import RISKS, EventPage, EventRow
 
-KEPT: Final = RING
+MOST_ROWS: Final = RING
 """Rows held while following."""
 PAGE: Final = 200
 MARGIN: Final = 3 * PAGE
@@ -290,8 +290,8 @@ class EventWindow:
             if self._collapse and not self._stale:
                 for row in fresh:
                     self._repeats.add(row)
-            if len(self.rows) > KEPT:
-                self._drop_older(len(self.rows) - KEPT)
+            if len(self.rows) > MOST_ROWS:
+                self._drop_older(len(self.rows) - MOST_ROWS)
         else:
             self.arrived += len(fresh)
         return True

@@ -10,7 +10,7 @@ from typing import Final
 
 from agentvault_tui.presenters.records import LiveToken, TokenScope
 
-KEPT: Final = 100
+MOST_TOKENS: Final = 100
 """As many as the broker lists; an agent may hold thousands."""
 _LOW: Final = 50
 _MOST_KINDS: Final = 200
@@ -51,11 +51,11 @@ class TokenStore:
             same -= 1
         last = len(self._ends)
         # Behind those held, where some are not held, it may end after one of these.
-        if place == last and (self.more or last >= KEPT):
+        if place == last and (self.more or last >= MOST_TOKENS):
             self.more += 1
             self._more_elevated += row.elevated
             return
-        if last >= KEPT:
+        if last >= MOST_TOKENS:
             self.more += 1
             self._more_elevated += self._kinds[self._which[-1]].elevated
             self._remove(last - 1)

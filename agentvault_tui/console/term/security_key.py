@@ -188,7 +188,7 @@ def _listed() -> list[Open]:
         return []
 
     with suppress(OSError):
-        return [partial(_open, found.path) for found in hid.list_descriptors()]  # type: ignore[no-untyped-call]
+        return [partial(_open, one.path) for one in hid.list_descriptors()]  # type: ignore[no-untyped-call]
     return []
 
 

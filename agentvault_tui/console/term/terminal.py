@@ -78,11 +78,11 @@ class TerminalWriter:
     def waits(self) -> float:
         """For how many seconds the terminal has not taken its output.
 
-        Also right after it does again, until `told`: no key comes between the two.
+        Also right after it does again, until `settle`: no key comes between the two.
         """
         return max(self._owed(), self._untold)
 
-    def told(self) -> None:
+    def settle(self) -> None:
         """Note that the consequences of a stall are done."""
         self._untold = 0.0
 

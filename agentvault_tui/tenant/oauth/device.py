@@ -79,7 +79,7 @@ class DeviceGrant:
                     f"Grant type '{DEVICE_CODE}' not allowed for the client.",
                 )
             audience = form.get("audience", form.get("resource"))
-            api = self._parts.apis.asked(audience)
+            api = self._parts.apis.requested(audience)
             sent = form.get("authorization_details")
             what = None if sent is None else details.read(sent)
             if what is not None and what.page is not None and not client.of_run:
@@ -173,7 +173,7 @@ class DeviceGrant:
             raise refused("access_denied", _why_denied(parts, code))
         if code.expires.passed(parts.clock):
             raise refused("expired_token", "The device code has expired.")
-        api = parts.apis.asked(code.audience)
+        api = parts.apis.requested(code.audience)
         issued = parts.tokens.for_login(
             request.client,
             Login(

@@ -181,7 +181,7 @@ def client_credentials(parts: Parts, request: TokenRequest) -> GrantResult:
             "No audience parameter was provided, and no default audience has been"
             " configured",
         )
-    api = parts.apis.asked(audience)
+    api = parts.apis.requested(audience)
     granted = None
     if api is not None and request.client.confidential:
         granted = parts.apis.granted(request.client, api, "client")
@@ -215,7 +215,7 @@ def refresh_token(parts: Parts, request: TokenRequest) -> GrantResult:
     if audience == parts.apis.userinfo:
         audience = ""
     allowed = _scopes_at(parts, request.client, held, audience)
-    api = parts.apis.asked(audience or None)
+    api = parts.apis.requested(audience or None)
     scope = _among(request.form.get("scope", "").split() or allowed, allowed)
     # Also where it was issued for: a client grant may have been taken back since.
     scope = parts.apis.for_user(request.client, api, scope)
@@ -234,7 +234,7 @@ def _scopes_at(
         return own
     policy = client.refresh_policies.get(audience)
     if policy is None:
-        api = parts.apis.asked(audience or None)
+        api = parts.apis.requested(audience or None)
         if api is None:
             raise refused("access_denied", "No policy reaches this audience.")
         raise parts.apis.no_access(client, api)
@@ -307,7 +307,7 @@ def authorization_code(parts: Parts, request: TokenRequest) -> GrantResult:
         request.client,
         Login(**json.loads(row["login"])),
         row["scope"],
-        parts.apis.asked(row["audience"]),
+        parts.apis.requested(row["audience"]),
         row["nonce"],
     )
     came = {"refresh_id": issued.refresh_id}

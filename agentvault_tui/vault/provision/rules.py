@@ -177,7 +177,7 @@ def body(
             beside = standing.get(name) if isinstance(standing, Mapping) else None
             standing = beside if isinstance(beside, Mapping) else {}
             where = where.setdefault(name, dict(standing))
-        where[last] = known(change.after, ids)
+        where[last] = resolved(change.after, ids)
     return made
 
 
@@ -197,7 +197,7 @@ def unmet(changes: Sequence[FieldChange], ids: Ids) -> str:
     return next((one for change in changes for one in within(change.after)), "")
 
 
-def known(value: object, ids: Ids) -> object:
+def resolved(value: object, ids: Ids) -> object:
     """Return *value* with every reference resolved."""
     match value:
         case Unknown(address):
@@ -207,9 +207,9 @@ def known(value: object, ids: Ids) -> object:
         case _Missing():
             return None
         case list():
-            return [known(item, ids) for item in value]
+            return [resolved(item, ids) for item in value]
         case dict():
-            return {name: known(item, ids) for name, item in value.items()}
+            return {name: resolved(item, ids) for name, item in value.items()}
         case _:
             return value
 

@@ -208,7 +208,7 @@ async def test_a_request_is_the_same_in_everything_that_a_person_decides_about(
     """Its agent's reason may differ, and nothing else."""
     agent, stepup = await hold(bench)
     same = Request.approved(agent, stepup)
-    reason = replace(stepup.asked, reason="Invoice 1882")
+    reason = replace(stepup.requested, reason="Invoice 1882")
     assert is_same(stepup, same)
     assert is_same(stepup, same._replace(action=reason))
     assert not is_same(stepup, same._replace(**other))

@@ -74,8 +74,8 @@ async def test_how_soon_a_revocation_was_answered_is_never_cut() -> None:
         await finish(app, pilot)
         assert isinstance(app.dialog, RevokeDialog)
         assert app.dialog.answer is not None
-        told = structs.replace(app.dialog.answer.told, calls_cut=12, calls_sent=12)
-        app.dialog.answer = replace(app.dialog.answer, told=told)
+        told = structs.replace(app.dialog.answer.answer, calls_cut=12, calls_sent=12)
+        app.dialog.answer = replace(app.dialog.answer, answer=told)
         shown = await finish(app, pilot)
         assert "12 calls (12 may have taken effect)" in shown
         assert "3.4 ms" in shown

@@ -243,7 +243,7 @@ async def test_revoking_is_measured(fake: FakeOperator, console: Console) -> Non
     fake.add_token(agent, "read:email", 600)
     async with console.running():
         cut = await console.link.revoke(agent["id"], "runaway")
-        assert (cut.told.tokens_revoked, cut.told.effective_ms) == (1, 1.2)
+        assert (cut.answer.tokens_revoked, cut.answer.effective_ms) == (1, 1.2)
         assert [step.status for step in cut.upstream] == ["pending"]
         assert console.mirror.agents[agent["id"]].revoked
         restored = await console.link.restore(agent["id"])
@@ -269,7 +269,7 @@ async def test_whether_a_cut_was_recorded_is_kept(
     async with console.running():
         one = await console.link.revoke("agt_1", "x")
         everyone = await console.link.panic("x")
-    assert one.told.kept == everyone.told.kept == kept
+    assert one.answer.kept == everyone.answer.kept == kept
 
 
 async def test_panic_and_lift_reach_the_broker(

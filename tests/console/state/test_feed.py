@@ -12,7 +12,7 @@ from support.fake_state import START, FakeState
 from support.manual_clock import ManualClock
 from support.wire_shapes import filled, tell
 
-from agentvault_tui.console.state.feed import KEPT, MARGIN, PAGE, EventWindow
+from agentvault_tui.console.state.feed import MARGIN, MOST_ROWS, PAGE, EventWindow
 from agentvault_tui.console.state.folds import fold
 from agentvault_tui.console.state.mirror import RING, Mirror
 from agentvault_tui.operator_api.history import EventInfo
@@ -154,7 +154,7 @@ def test_scrolling_back_reads_older_pages(told: Told) -> None:
         told.feed.move(-PAGE)
         told.read(30)
     assert told.seqs()[:3] == [1, 2, 3]
-    assert len(told.seqs()) <= KEPT
+    assert len(told.seqs()) <= MOST_ROWS
     assert told.seqs() == list(range(1, len(told.seqs()) + 1))
 
 

@@ -17,7 +17,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.console.state.agents import Attention
 from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.console.state.mirror import RING, AgentRoster, Mirror
-from agentvault_tui.console.state.tallies import KEPT, RatesByName, TokenStore
+from agentvault_tui.console.state.tallies import MOST_TOKENS, RatesByName, TokenStore
 from agentvault_tui.console.widgets.agents import Cards
 from agentvault_tui.operator_api.shapes import CountsInfo, TokenInfo
 from agentvault_tui.presenters import glyphs, revocations, theme, upstream
@@ -328,12 +328,12 @@ def test_a_token_store_knows_the_next_to_expire_and_the_count(
             )
         )
     assert shelf.live == len(lefts)
-    assert len(shelf.rows) == min(len(lefts), KEPT)
+    assert len(shelf.rows) == min(len(lefts), MOST_TOKENS)
     if lefts:
         assert shelf.soonest is not None
         assert shelf.soonest.ends == START.timestamp() + min(lefts)
     shelf.expire(START.timestamp() + gone)
-    kept = sorted(lefts)[:KEPT]
+    kept = sorted(lefts)[:MOST_TOKENS]
     assert len(shelf.rows) == sum(left > gone for left in kept)
 
 
@@ -363,7 +363,7 @@ def test_a_partial_token_store_takes_no_token_that_may_expire_later() -> None:
 
 
 @settings(max_examples=50)
-@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=KEPT))
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=MOST_TOKENS))
 def test_a_token_store_holds_each_token_once_until_it_expires(
     steps: list[tuple[int, bool]],
 ) -> None:
@@ -413,15 +413,15 @@ def test_a_live_token_takes_next_to_no_memory(told: Told) -> None:
     told.add_token(agents[0], "read:email", 600)
     tracemalloc.start()
     try:
-        for number in range(50 * KEPT):
+        for number in range(50 * MOST_TOKENS):
             token = {"id": f"tok_{number}", "agent_id": agents[number % 50]["id"]}
             left = timedelta(seconds=60 + number)
             told.send("token", {**token, "expires_at": iso(START + left)})
         grown, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert told.mirror.live_tokens(agents[1]["id"]) == KEPT
-    assert grown < 50 * KEPT * 50
+    assert told.mirror.live_tokens(agents[1]["id"]) == MOST_TOKENS
+    assert grown < 50 * MOST_TOKENS * 50
 
 
 @settings(max_examples=50)

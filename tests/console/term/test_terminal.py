@@ -480,7 +480,7 @@ def test_a_stall_is_noticed_and_its_end_told() -> None:
         assert ends.resumed[0] > 0.2
         # A key that comes before that has been heard must not count.
         assert ends.outlet.waits == ends.resumed[0]
-        ends.outlet.told()
+        ends.outlet.settle()
         assert ends.outlet.waits == 0
         assert not ends.outlet.behind()
 
