@@ -477,6 +477,8 @@ class Admission:
             agent = call.caller.token.principal(broker.registry.agent(agent.id))
             current = permit.request._replace(agent=agent)
             verdict = await call_webhooks(broker, current, current.foresee(broker))
+            if call.gone.done():
+                raise ClientGoneError
             if verdict.outcome is Outcome.DENIED:
                 denied = await deny(
                     broker, permit.request, verdict.reason, verdict.message, verdict

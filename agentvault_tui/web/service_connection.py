@@ -100,6 +100,8 @@ class ServiceConnection(asyncio.Protocol):
         self._upload: asyncio.Task[None] | None = None
         self._paused = self._held = False
         self._arrived = ReceivedBytes(self._loop, self._parse, self._hold)
+        self._lost: tuple[Exception | None] | None = None
+        """The reason for the end of the connection, until all bytes are parsed."""
         self._timer: asyncio.TimerHandle | None = None
         self._active = self._ends = 0.0
 
@@ -117,7 +119,7 @@ class ServiceConnection(asyncio.Protocol):
             self._end_idle()
             return
         self._active = self._loop.time()
-        if self._in_head or self._in_chunks:
+        if self._in_head or self._in_chunks or self._arrived.waits:
             self._arrived.take(data)
         else:
             self._parse(data)
@@ -147,6 +149,8 @@ class ServiceConnection(asyncio.Protocol):
         """Let the service wait until its bytes are parsed, or no more."""
         self._held = wait
         self._set_reading()
+        if not wait and self._lost is not None:
+            self._lose(*self._lost)
 
     def _set_reading(self) -> None:
         """Read from the service unless it has to wait."""
@@ -158,8 +162,20 @@ class ServiceConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def connection_lost(self, error: Exception | None) -> None:
+        """End the answer, once all bytes before the end of the connection are parsed.
+
+        TLS reports an end that arrives with the bytes at once, also while they wait.
+        """
+        self._keep = False
+        if self._arrived.waits and self._error is None:
+            self._lost = (error,)
+        else:
+            self._lose(error)
+
+    def _lose(self, error: Exception | None) -> None:
         """Complete an answer that is delimited by the close; fail any other."""
         self._arrived.drop()
+        self._lost = None
         self._keep = False
         if self._timer is not None:
             self._timer.cancel()

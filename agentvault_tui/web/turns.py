@@ -8,11 +8,14 @@ once a turn has parsed for long enough, the rest waits for the next turns.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 from weakref import WeakKeyDictionary
+
+_log = logging.getLogger("agentvault.web")
 
 SLICE: Final = 4_096
 """Bytes that are parsed between two looks at the clock."""
@@ -67,8 +70,11 @@ class ParseTurns:
         self._left, self._scheduled = _TURN_S, False
         while self._waiting and not self.is_over:
             go_on = self._waiting.popleft()
-            if go_on():
-                self._waiting.append(go_on)
+            try:
+                if go_on():
+                    self._waiting.append(go_on)
+            except Exception:  # noqa: BLE001 - the others go on
+                _log.exception("a connection's bytes could not be parsed")
         if self._waiting and not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._begin)
@@ -119,10 +125,14 @@ class ReceivedBytes:
         self._rest = b""
 
     def _go_on(self) -> bool:
-        """Parse one more slice; return whether there are others."""
-        data, self._rest = self._rest[:SLICE], self._rest[SLICE:]
-        if data and not self._turns.run(self._parse, data):
-            self._rest = b""
+        """Parse one more slice; return whether there are others.
+
+        If that fails, the peer waits until a deadline closes its connection: bytes
+        behind a part that was lost would be read as another request.
+        """
+        rest, self._rest = self._rest, b""
+        if not rest or self._turns.run(self._parse, rest[:SLICE]):
+            self._rest = rest[SLICE:]
         if not self._rest:
             self._hold(False)
         return bool(self._rest)

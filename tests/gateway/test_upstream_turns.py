@@ -9,13 +9,18 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from support.gateway_stand import SECRET, Received, Stand
+from support.gateway_stand import SECRET, Received, Stand, Upstream
 from support.mcp_stand import SCOPES, Client, McpStand
 from support.short_turns import short_turns
+from support.tls_front import trusted
+
+from agentvault_tui.home import Home
+from agentvault_tui.web.local_ca import CaFiles
 
 MANY = b",".join(b'"a%d":0' % at for at in range(90_000))
 HALF = MANY[: len(MANY) // 2].rpartition(b",")[0]
@@ -101,6 +106,39 @@ async def test_many_answers_at_once_are_read_in_short_turns(
         )
     size = AT_ONCE[name].count(b"1\r\na\r\n")
     assert {reply.content for reply in replies} == {b"a" * size}
+
+
+async def test_answers_that_end_with_their_connection_arrive_whole(
+    stand: Stand, short: Path
+) -> None:
+    """TLS reports the end at once, also while bytes before it wait for their turn."""
+    home = Home.locate(short / "tls")
+    home.prepare()
+    tls, _, _ = trusted(home)
+    secure = Upstream()
+    await secure.start(tls.context())
+    head = f'origin = "https://127.0.0.1:{secure.port}"\nallow_private = true\n'
+    head += f'ca_file = "{CaFiles.of(home).ca}"\n'
+    route = '[[routes]]\nmethod = "GET"\npath = "/x"\nscope = "read:calendar"\n'
+    await stand.service(route, head=head)
+    agent = await stand.agent("read:calendar")
+    token = await stand.token(agent, "read:calendar")
+    writers: list[asyncio.StreamWriter] = []
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        if len(writers) == 24:
+            for one in writers:
+                one.write(AT_ONCE["tiny chunks"])
+                one.close()
+
+    secure.answer = answer
+    ask = {"headers": {"Authorization": f"Bearer {token}"}}
+    replies = await asyncio.gather(
+        *(stand.client.get("/gw/api/x", **ask) for _ in range(24))
+    )
+    await secure.stop()
+    assert {reply.content for reply in replies} == {b"a" * 15_000}
 
 
 def listing(*tools: dict[str, Any]) -> bytes:

@@ -102,3 +102,24 @@ async def test_bytes_that_come_while_others_wait_are_parsed_behind_them() -> Non
     peer.arrived.take(b"2" * 10)
     await until_parsed(peer)
     assert peer.content == b"1" * SLICE * 2 + b"2" * 10
+
+
+class BrokenPeer(Peer):
+    """A peer that breaks its parser in a later turn."""
+
+    def parse(self, data: bytes) -> bool:
+        super().parse(data)
+        if self.held:
+            raise RuntimeError
+        return True
+
+
+async def test_a_failure_of_one_peer_stops_no_other() -> None:
+    """The one is not read any more, and the other one arrives whole."""
+    broken, other = BrokenPeer("broken", [], 0.01), Peer("other", [], 0.01)
+    broken.arrived.take(b"x" * SLICE * 3)
+    other.arrived.take(b"y" * SLICE * 3)
+    await until_parsed(other)
+    assert other.content == b"y" * SLICE * 3
+    assert (len(broken.content), broken.held) == (2 * SLICE, [True])
+    assert not broken.arrived.waits
