@@ -260,10 +260,13 @@ def _options(view: View, passed: _Passed, of_descriptors: bool) -> Iterator[str]
     for link, real in view.links:
         yield from ("--symlink", str(real), str(link))
     for kind, place in view.mounts():
-        opened = str(passed.place(place))
+        opened = passed.place(place)
         if of_descriptors:
-            yield from (f"--{kind}-fd", opened, str(place))
+            passed.add(opened)
+            yield from (f"--{kind}-fd", str(opened), str(place))
         else:
+            # Not passed: only an option that takes a descriptor closes it, and by one
+            # of a folder the command would leave its view.
             yield from (f"--{kind}", str(place), str(place))
 
 
@@ -275,12 +278,14 @@ class _Passed:
         self.places: dict[Path, FileId] = {}
         self.descriptors: list[int] = []
         for one in descriptors:
-            self._add(one)
+            self._opened.callback(os.close, one)
+            self.add(one)
 
     def memory(self, content: bytes) -> int:
         """Return a descriptor from which *content* is read."""
         descriptor = os.memfd_create("confine", os.MFD_CLOEXEC)
-        self._add(descriptor)
+        self._opened.callback(os.close, descriptor)
+        self.add(descriptor)
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(content)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -301,7 +306,7 @@ class _Passed:
         return self.memory(b"".join(os.fsencode(one) + b"\0" for one in options))
 
     def place(self, path: Path) -> int:
-        """Return a descriptor of a file or folder, whatever becomes of its path.
+        """Open a file or folder, whatever becomes of its path; it is not passed yet.
 
         Raises:
             NotConfinedError: it cannot be opened without a link.
@@ -314,12 +319,12 @@ class _Passed:
                 remedy = "ulimit -n 65536, or give a folder with fewer repositories"
             why = f"{path} cannot be opened ({error.strerror})"
             raise NotConfinedError(why, remedy) from None
-        self._add(descriptor)
+        self._opened.callback(os.close, descriptor)
         self.places[path] = FileId.of(descriptor)
         return descriptor
 
-    def _add(self, descriptor: int) -> None:
-        self._opened.callback(os.close, descriptor)
+    def add(self, descriptor: int) -> None:
+        """Pass an open descriptor, which an option of bubblewrap takes and closes."""
         self.descriptors.append(descriptor)
 
 

@@ -73,6 +73,16 @@ def test_a_link_that_takes_a_folders_place_shows_nothing(
     assert MARK not in ended(started_in(base, uid, words, **more))[1]
 
 
+@pytest.mark.parametrize("version", ["0.12.0", "0.9.0"])
+def test_no_descriptor_of_a_mount_is_inherited(
+    base: Path, uid: int, version: str
+) -> None:
+    """By one of a folder outside, ``..`` would lead out of the view."""
+    words = ["/bin/ls", "-l", "/proc/self/fd"]
+    shown = run_in(base, uid, words, confined=True, version=version)
+    assert str(base) not in shown
+
+
 def test_an_older_bubblewrap_starts_one_command_at_a_time(base: Path, uid: int) -> None:
     """It follows paths while it mounts; another command could change them."""
     more = {"confined": True, "version": "0.9.0"}
