@@ -466,7 +466,9 @@ class Admission:
             if call.gone.done():
                 raise ClientGoneError
             if call.cut is not None:
-                raise await self._calls.denied(permit.request, call.cut, permit.verdict)
+                about = {**permit.request.about, **call.cancelled_by()}
+                cut = permit.request._replace(about=about)
+                raise await self._calls.denied(cut, call.cut, permit.verdict)
         stepup_now = broker.stepups.find(stepup.id) or stepup
         if stepup_now.status.open:
             raise pending(broker, stepup_now, answer.decision_id)

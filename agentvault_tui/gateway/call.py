@@ -126,8 +126,12 @@ class Call:
             "bytes_out": self.bytes_out,
             "request_whole": self.sent,
             "ended": self.ended,
-            **({"cut_by": to_builtins(self._cut_by())} if self.cut_by else {}),
+            **self.cancelled_by(),
         }
+
+    def cancelled_by(self) -> dict[str, object]:
+        """Return the member of an event's detail that names who cancelled it."""
+        return {"cut_by": to_builtins(self._cut_by())} if self.cut_by else {}
 
     def _cut_by(self) -> ActorInfo | None:
         if (by := self.cut_by) is None:

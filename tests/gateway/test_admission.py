@@ -470,11 +470,13 @@ async def test_what_is_good_for_one_call_is_spent_by_the_first(
 async def test_a_held_call_that_an_operator_cuts_is_answered_so(
     stand: Stand, token: str
 ) -> None:
-    """Its step-up waits on, for a retry."""
+    """Its step-up waits on, for a retry; the record names the operator."""
     asking, stepup, call = await waiting(stand, token)
     stand.gateway.calls.cut_one(call.id, OPERATOR)
     reply = await asking
     assert (reply.status_code, reply.json()["reason"]) == (403, "call_cut")
+    denied = (await stand.bench.events())[-1]
+    assert (denied.reason, denied.detail["cut_by"]["id"]) == ("call_cut", OPERATOR.id)
     await stand.approve(stepup.id)
     assert (await again(stand, token, stepup.id)).status_code == 200
 
