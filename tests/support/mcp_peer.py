@@ -86,6 +86,7 @@ def call(id_: Any, params: dict[str, Any], meta: dict[str, Any]) -> None:
         say({"id": id_, "result": {**result, "requestState": "theirs"}})
         return
     if name == "ask":
+        say({"id": "s" * 20_000, "method": "ping"})
         say({"id": "s1", "method": "sampling/createMessage", "params": {}})
         asked.append((id_, arguments))  # answered once that is
         return

@@ -520,14 +520,14 @@ class McpProcess:
                 waiting.progress(envelope["params"])
 
     def _refuse(self, envelope: Envelope, method: str) -> None:
-        """Answer a server's request to a client: a ping, or an error."""
+        """Answer a server's request, unless its id is long: a ping, or an error."""
         if method == "ping":
             reply = answer(None, result=Raw(b"{}"))
         else:
-            text = "no client is asked this through AgentVault"
-            reply = failed(McpError(METHOD_NOT_FOUND, text), None)
+            reply = failed(McpError(METHOD_NOT_FOUND, "no client is asked this"), None)
         reply["id"] = envelope["id"]
-        if self._pipe is not None and self._pipe.put(msgspec.json.encode(reply)):
+        text, pipe = msgspec.json.encode(reply), self._pipe
+        if len(text) <= LONGEST_NOTE and pipe is not None and pipe.put(text):
             self._events.count(self.server.name, "response", None)
 
     async def _log_errors(self, process: asyncio.subprocess.Process) -> None:
