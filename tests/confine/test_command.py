@@ -20,6 +20,7 @@ from support.confining import (
     wait_for,
     why_not,
 )
+from support.needs import need
 from support.patience import PATIENT
 
 from agentvault_tui.confine import bubblewrap, find_layers, watches_attempts
@@ -306,6 +307,8 @@ def test_the_first_process_cannot_be_changed(base: Path) -> None:
 
 def test_two_runs_in_one_folder_keep_each_others_stand_ins(base: Path) -> None:
     """The first one's end does not open the folder to the second."""
+    installed = find_layers().bubblewrap
+    need(installed is not None and installed.mounts_descriptors, "bubblewrap 0.12.0")
     go, tried = base / "project/go", base / "project/tried"
     wait = f"until test -e {go}; do sleep 0.01; done"
     script = f"echo x > {tried}; {wait}; mkdir .cursor/a || mkdir .codex"

@@ -164,7 +164,7 @@ def main(spec: dict[str, Any]) -> int:
         layers = find_layers()
         assert layers.bubblewrap is not None
         program = layers.bubblewrap
-        program = program._replace(version=spec.get("version", program.version))
+        program = program._replace(version=spec.get("version") or program.version)
         if spec.get("exchanged"):
             _exchange_at_start(*map(Path, spec["exchanged"]))
         command = opened.enter_context(
