@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from textual import on
 from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding
-from textual.command import CommandPalette, DiscoveryHit, Hit, Hits, Provider
+from textual.command import (
+    Command as CommandOption,
+)
+from textual.command import (
+    CommandList,
+    CommandPalette,
+    DiscoveryHit,
+    Hit,
+    Hits,
+    Provider,
+)
 from textual.content import Content
 from textual.screen import Screen
 from textual.widgets import Input
@@ -38,6 +49,8 @@ _DECIDES: Final = frozenset(
 )
 """Actions with a key of their own that happen at once: Enter in a list must never do
 one."""
+_URGENT: Final = frozenset({"step-ups", "panic"})
+"""Actions offered before all others, with those that name their agent."""
 _OFFERED: Final = 5
 """Step-ups and filters offered before anything is typed; all are found by typing."""
 _LONGEST: Final = 90
@@ -51,7 +64,7 @@ def commands(
 ) -> Iterator[SystemCommand]:
     """Yield the commands that make sense now; their texts are our own."""
     for name, words, keys, act in _actions(app, screen):
-        if not _target(screen, name):
+        if name not in _URGENT and not _target(screen, name):
             yield SystemCommand(words, keys, act)
     if isinstance(screen, FilteredScreen):
         yield SystemCommand(
@@ -133,11 +146,25 @@ class CommandFinder(CommandPalette):
         self._is_submitted = False
 
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
-        """Run the first result if Enter waits for the search that has ended."""
+        """Run the first result if Enter waits for the search that has ended.
+
+        A result whose letters are only scattered over its words is selected and shown:
+        the next Enter runs it.
+        """
         ended = event.state is WorkerState.SUCCESS and self._searches(event.worker)
         if ended and self._is_submitted:
             self._is_submitted = False
-            self._select_or_command()
+            if self._has_typed_word():
+                self._select_or_command()
+
+    def _has_typed_word(self) -> bool:
+        """Check whether the first result has the typed text, at the start of a word."""
+        results = self.query_one(CommandList)
+        if not results.option_count:
+            return False
+        first = cast("CommandOption", results.get_option_at_index(0)).hit.text or ""
+        typed = re.escape(self.query_one(Input).value.strip())
+        return re.search(rf"(?:^|\W){typed}", first, re.IGNORECASE) is not None
 
     def _searches(self, worker: Worker[object]) -> bool:
         return worker.group == self._GATHER_COMMANDS_GROUP
@@ -150,16 +177,20 @@ class NamedCommands(Provider):
     """
 
     async def discover(self) -> Hits:
-        """Offer waiting requests and saved filters, before anything is typed."""
+        """Offer what an incident needs and saved filters, before anything is typed.
+
+        First come the requests that wait, the longest wait on top.
+        """
         waiting = islice(self._stepups(), _OFFERED)
         filters = islice(self._filters(), _OFFERED)
-        for text, what, act in (*self._targeted(), *waiting, *filters):
+        stopping = (*self._targeted(), *self._urgent())
+        for text, what, act in (*waiting, *stopping, *filters):
             yield DiscoveryHit(_shown(text, what), act, text=text)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         named = chain(
-            *(self._targeted(), self._stepups(), self._filters()),
+            *(self._stepups(), self._targeted(), self._urgent(), self._filters()),
             *(self._deletions(), self._agents()),
         )
         for text, what, act in named:
@@ -171,6 +202,12 @@ class NamedCommands(Provider):
             if target := _target(self.screen, name):
                 on_it = partial(self._act_on, name, target, act)
                 yield self._clip(f"{words}: {target}"), keys, on_it
+
+    def _urgent(self) -> Iterator[Command]:
+        waits = bool(self._desk.mirror.open_stepups())
+        for name, words, keys, act in _actions(self.app, self.screen):
+            if name == "panic" or (name == "step-ups" and waits):
+                yield Shown(words), keys, act
 
     async def _act_on(
         self, name: str, target: str, act: Callable[[], Awaitable[object]]

@@ -82,3 +82,50 @@ async def test_no_command_names_the_agent_of_the_newest_event(
         texts = [str(one.text) async for one in NamedCommands(watch).discover()]
         assert texts
         assert not [one for one in texts if "event's agent" in one.lower()]
+
+
+async def test_an_incident_s_commands_come_first(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """Before anything is typed: requests that wait, then revoke, then panic."""
+    busy(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app, (80, 24)) as pilot:
+        watch: Any = app.watch_screen
+        await settle(pilot, lambda: watch.chosen is not None)
+        texts = [str(one.text) async for one in NamedCommands(watch).discover()]
+        waiting = len(app.desk.mirror.open_stepups())
+        assert waiting
+        assert all(one.startswith("Step-up ") for one in texts[:waiting])
+        assert texts[waiting] == f"Revoke the agent: {watch.chosen.name}"
+        assert "Panic: stop everything, or lift that" in texts[waiting:][:4]
+        assert texts.count("Panic: stop everything, or lift that") == 1
+
+
+async def test_enter_shows_a_result_of_scattered_letters_first(
+    fake: FakeOperator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`:foo` and Enter in one go hold no feed: "Follow or hold" has f, o and o."""
+    search, goes_on = NamedCommands.search, asyncio.Event()
+
+    async def slow(self: NamedCommands, query: str) -> AsyncIterator[Any]:
+        await goes_on.wait()
+        async for hit in search(self, query):
+            yield hit
+
+    monkeypatch.setattr(NamedCommands, "search", slow)
+    busy(fake)
+    app = console(fake.socket, tmp_path)
+    async with running(app, (120, 40)) as pilot:
+        watch: Any = app.watch_screen
+        await pilot.press("colon")
+        await settle(pilot, lambda: isinstance(app.focused, Input))
+        finder: Any = app.screen
+        await pilot.press(*"foo", "enter")
+        goes_on.set()
+        await settle(pilot, lambda: not finder._is_submitted)
+        assert app.screen is finder
+        assert watch.feed.follow
+        await pilot.press("enter")
+        await settle(pilot, lambda: app.screen is watch)
+        await settle(pilot, lambda: not watch.feed.follow)
