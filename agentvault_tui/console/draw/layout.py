@@ -14,6 +14,8 @@ _MOST_WAITING: Final = 3
 _MOST_AGENTS: Final = 8
 """Agents of a stacked screen, in one line each."""
 _LEAST_AGENTS: Final = 3
+_LAST_EVENTS: Final = 6
+"""Rows of the last events of an agent, with their title, under its facts."""
 _AGENT_COLUMNS: Final = 100
 """From this width on the screen of an agent has columns."""
 
@@ -216,11 +218,22 @@ def _small(body: Box, big: str) -> dict[str, Box]:
 
 
 def _agent_one(body: Box, big: str, *, day: bool) -> dict[str, Box]:
-    """Who it is and its day, over the pane that has the focus."""
+    """Who it is and its day, over the pane that has the focus.
+
+    If that is another pane, the day is one line; under the facts are the last events.
+    """
     x, y, width, height = body
     boxes, used = _top(Box(x, y, width, height), _WHO - 1, day=day)
-    low = "facts" if big == "day" else big
-    return boxes | {low: Box(x, y + used, width, height - used)}
+    if day and big != "day":
+        boxes["day"] = Box(x, y + _WHO - 1, width, 1)
+        used = _WHO + 1
+    if big == "events":
+        return boxes | {"events": Box(x, y + used, width, height - used)}
+    under = height - used
+    last = _LAST_EVENTS if under >= 2 * _LAST_EVENTS and big != "day" else 0
+    if last:
+        boxes["events"] = Box(x, y + height - last, width, last)
+    return boxes | {"facts": Box(x, y + used, width, under - last - bool(last))}
 
 
 def _agent_two(body: Box, *, day: bool) -> dict[str, Box]:

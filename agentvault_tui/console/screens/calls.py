@@ -52,10 +52,28 @@ class CallsPane(ListPane[CallRow]):
         title = (*self.heading("Calls"), (counts, p.muted))
         return (*title, (f", {held:,} held", p.waiting)) if held else title
 
+    def heads(self, width: int) -> Row:
+        pen, muted = self.pen, self.pen.palette.muted
+        name, service, broker, room = self._widths(width)
+        words = zip(
+            ("state", "agent", "service", "broker" if broker else "", "request"),
+            (_STATE, name, service, broker, room),
+            strict=True,
+        )
+        line = tuple((pen.column(Shown(word), wide), muted) for word, wide in words)
+        return pen.spread(line, (("  for  moved".ljust(_END), muted),), width - 3)
+
+    def _widths(self, width: int) -> tuple[int, int, int, int]:
+        """Return the cells of the agent, the service, the broker and the request."""
+        name, service = (_NAME, _SERVICE) if width >= _NARROW else (16, 10)
+        broker = _BROKER[width < _NARROW] if self.mirror.status.broker_names else 0
+        room = width - 4 - _STATE - name - service - broker - _END
+        return name, service, broker, max(room, 8)
+
     def row(self, row: CallRow, width: int) -> Row:
         """Draw one call: its state, its agent, its request, its progress."""
         pen, p = self.pen, self.pen.palette
-        name, service = (_NAME, _SERVICE) if width >= _NARROW else (16, 10)
+        name, service, broker, room = self._widths(width)
         age = (self.mirror.clock.now() - row.started_at).total_seconds()
         if row.held:
             moved = ("waits for you", p.waiting)
@@ -68,16 +86,15 @@ class CallsPane(ListPane[CallRow]):
         if row.status is not None and row.status >= 400:
             state = f"{state} {row.status}"
         names = dict(self.mirror.status.broker_names)
-        broker = _BROKER[width < _NARROW] if names else 0
         named = names.get(row.broker, row.broker)[1 - broker :] if row.broker else ""
         whose = pen.column(named, broker) if names else ""
-        room = width - 4 - _STATE - name - service - broker - max(cells(end), _END)
+        room = max(room + _END - max(cells(end), _END), 8)
         line: Row = (
             (state.ljust(_STATE), p.waiting if row.held else p.text),
             (pen.column(row.agent_name, name), p.strong),
             (pen.column(row.service, service), p.text),
             (whose, p.muted),
-            (pen.clip(row.request, max(room, 8)), p.text),
+            (pen.clip(row.request, room), p.text),
         )
         blank = " " * max(_END - cells(end), 0)
         return pen.spread(line, (*end, (blank, p.text)), width - 3)

@@ -16,8 +16,10 @@ from agentvault_tui.operator_api.limits import CallOutInfo
 from agentvault_tui.presenters.lines import Row
 from agentvault_tui.presenters.moments import ago
 from agentvault_tui.presenters.records import AgentRow, LimitRow
+from agentvault_tui.text import Shown, cell_width
 
 _FREES, _BEYOND = 11, 9
+_GAP = 2
 _NARROWEST = 7
 """Cells of the window's subject, at least."""
 
@@ -37,24 +39,44 @@ class LimitsPane(ListPane[LimitRow]):
         words = ("  what is left of each, and when some frees", p.muted)
         return (*title, words) if self.rows else title
 
+    def heads(self, width: int) -> Row:
+        pen, muted = self.pen, self.pen.palette.muted
+        name, whose, left = self._widths(width)
+        words = zip(
+            ("limit", "for", "left", "frees", "over it"),
+            (name, whose, left, _FREES, _BEYOND),
+            strict=True,
+        )
+        line = tuple((pen.column(Shown(word), wide), muted) for word, wide in words)
+        return pen.cut(line, width - 2)
+
+    def _widths(self, width: int) -> tuple[int, int, int]:
+        """Return the cells of the limit's name, its subject, and its rest.
+
+        What is left is shown whole; names give way to it, then the other columns.
+        """
+        rows = self.rows.values()
+        left = max(len(_left(one)) for one in rows) + 1
+        rest = 0 if width < 60 else _FREES + _BEYOND
+        room = max(width - 3 - left - rest, 2 * _NARROWEST)
+        name = max(len(one.limit) for one in rows) + 1
+        name = min(name, room - _NARROWEST)
+        whose = max(cell_width(one.whose) for one in rows) + _GAP
+        return name, min(whose, room - name), left
+
     def row(self, row: LimitRow, width: int) -> Row:
         """Draw one limit: subject, rest, the next release, the answer beyond."""
         pen, p = self.pen, self.pen.palette
         near = p.danger if not row.left else p.waiting if row.near else p.text
-        rows = self.rows.values()
-        # What is left is shown whole; names give way to it, then the other columns.
-        wide = max(len(_left(one)) for one in rows) + 1
-        rest = 0 if width < 60 else _FREES + _BEYOND
-        room = max(width - 3 - wide - rest, 2 * _NARROWEST)
-        name = min(max(len(one.limit) for one in rows) + 1, room - _NARROWEST)
+        name, whose, left = self._widths(width)
         frees = ""
         if row.frees_at is not None:
             until = ago(self.mirror.clock.now(), row.frees_at).removesuffix(" ago")
             frees = f"in {until}"
         line: Row = (
             (pen.column(row.limit, name), p.strong),
-            (pen.column(row.whose, room - name), p.text),
-            (pen.column(_left(row), wide), near),
+            (pen.column(row.whose, whose), p.text),
+            (pen.column(_left(row), left), near),
             (pen.column(frees, _FREES), p.muted),
             (pen.clip(row.beyond, _BEYOND), p.muted),
         )

@@ -42,6 +42,11 @@ _NAME: Final = 18
 _KIND: Final = 20
 
 
+def _minute(moment: str) -> str:
+    """Write a moment of the wire to the minute."""
+    return f"{moment[:16].replace('T', ' ')}Z"
+
+
 def _window_text(seconds: int) -> str:
     """Write a window: in days or whole minutes, which most are, or as a span."""
     if seconds >= _DAY:
@@ -99,7 +104,12 @@ class AdvicePane(ReadPane[AdviceInfo]):
             (pen.column(_about(self.mirror, row), _NAME), p.strong),
             (shown(row.scope), p.text),
         )
-        return pen.cut(line, width - 3)
+        seen = row.evidence
+        counts = f"{plural(seen.count, 'use')}, would have refused"
+        counts = f"{counts} {seen.would_have_refused:,}"
+        if seen.prompts_saved:
+            counts = f"would have spared {plural(seen.prompts_saved, 'prompt')}"
+        return pen.spread(line, ((counts, p.muted),), width - 3)
 
 
 class AdviceEvidencePane(Pane):
@@ -116,12 +126,12 @@ class AdviceEvidencePane(Pane):
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
         seen = one.evidence
         last = (
-            f"last used {shown(seen.last_used_at[:19])}Z"
+            f"last used {shown(_minute(seen.last_used_at))}"
             if seen.last_used_at
             else "never used"
         )
         rhythm = "no rhythm" if seen.rhythm == "none" else seen.rhythm
-        uses = f"{seen.count:,} since {seen.since[:16]}Z, {last}, {rhythm}"
+        uses = f"{seen.count:,} since {_minute(seen.since)}, {last}, {rhythm}"
         costs = f"would have refused {seen.would_have_refused:,} requests in that time"
         if seen.prompts_saved:
             costs = f"would have spared {seen.prompts_saved:,} prompts"
@@ -294,18 +304,19 @@ class PolicyScreen(ReadScreen):
             self.shadow.status_text = "none: agentvault policy shadow FILE sets one"
             return
         self.shadow.status_text = (
-            f"{shadow.version} since {shadow.since[:16]}Z: {shadow.differences:,} of"
+            f"{shadow.version} since {_minute(shadow.since)}: {shadow.differences:,} of"
             f" {shadow.decisions:,} decisions would differ"
         )
         self.shadow.take(shadow.by)
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
-        """Give the plan two thirds, the shadow the rest."""
+        """Put the shadow right below the plan, which has two thirds at most."""
         boxes, head, room = self.header(width, height)
         room = max(room, 2)
-        low = max(room // 3, 1)
-        boxes["planned"] = Box(0, head, width, room - low)
-        boxes["shadow"] = Box(0, head + room - low, width, low)
+        wanted = len(self.planned.rows) + 2  # a title, and a blank row
+        high = min(wanted, room - max(room // 3, 1))
+        boxes["planned"] = Box(0, head, width, high)
+        boxes["shadow"] = Box(0, head + high, width, room - high)
         return boxes
 
     @property
@@ -353,6 +364,7 @@ class PolicyScreen(ReadScreen):
             self.planned.status_text = mirror.intake.shown(error.diagnosis(), 200)
         now = mirror.clock.boot()
         self._plan_next = now + max(AdviceScreen.EVERY, CALM * (now - began))
+        self.place()
         self.paint_all()
 
     def _show_plan(self, plan: PlanInfo) -> None:

@@ -167,6 +167,8 @@ _PEAK: Final = 12
 """Cells behind the bars, for the largest number."""
 _NARROW: Final = 70
 _HOURS: Final = 3
+_HOUR: Final = 4
+"""Quarters of an hour."""
 _LAST: Final = QUARTERS - 1
 
 
@@ -215,6 +217,8 @@ class DayPane(Pane, can_focus=True):
             words = "no counts yet" if self.mirror.link.live else "no counts: no link"
             title = (*self.heading("Last 24 hours"), (f"  {words}", p.muted))
             return [(title, None)]
+        if height == 1:
+            return [(self._line(day, width), None)]
         fold = fold_for(max(width - _WORD - _PEAK, 8))
         rows: list[Row] = [pen.cut(self._title(day, width), width)]
         styles = (p.accent, p.danger, p.escalated)
@@ -224,6 +228,14 @@ class DayPane(Pane, can_focus=True):
             )
         rows.append(self._axis(day, fold))
         return [(row, None) for row in rows[:height]]
+
+    def _line(self, day: Day, width: int) -> Row:
+        """Draw the whole day on one line: an hour a cell, then the numbers."""
+        pen, p = self.pen, self.pen.palette
+        sums = [sum(numbers) for numbers in zip(*day.series, strict=True)]
+        hours = bars(folded(sums, _HOUR), pen.glyphs.levels)
+        mark, name, *numbers = self._title(day, 0)
+        return pen.cut((mark, name, (f"  {hours}", p.accent), *numbers), width)
 
     def _title(self, day: Day, width: int) -> Row:
         """Write the numbers: of the day, or of the quarter under the cursor."""

@@ -180,6 +180,8 @@ class Pane(Keyed, Widget):
 
 
 RowT = TypeVar("RowT")
+_LEAST_HEADED: Final = 8
+"""Rows of a list that also has names for its columns, at least."""
 
 
 class ListPane(ListCursor, Pane, Generic[RowT], can_focus=True):
@@ -211,12 +213,18 @@ class ListPane(ListCursor, Pane, Generic[RowT], can_focus=True):
     def row(self, row: RowT, width: int) -> Row:
         raise NotImplementedError
 
+    def heads(self, width: int) -> Row:  # noqa: ARG002 - for subclasses
+        """Name the columns; nothing if rows read without it."""
+        return ()
+
     def draw(self, width: int, height: int) -> Sequence[Painted]:
-        """Draw the title, and the rows around the cursor."""
+        """Draw the title, the names of the columns, and the rows around the cursor."""
         self.keep_cursor([*self.rows])
         drawn: list[Row] = [self.title()]
         if self.rows:
-            for key in self.order[self.in_view(max(height - 1, 1))]:
+            if height > _LEAST_HEADED and (heads := self.heads(width)):
+                drawn.append((("  ", self.pen.palette.muted), *heads))
+            for key in self.order[self.in_view(max(height - len(drawn), 1))]:
                 row, here = self.row(self.rows[key], width), key == self.cursor
                 drawn.append(self.pen.listed(row, here=here))
         elif self.NONE:

@@ -499,3 +499,21 @@ async def test_an_empty_day_takes_no_rows(fake: FakeOperator, tmp_path: Path) ->
     async with room(fake, tmp_path, "calendar-agent") as here:
         assert here.screen._boxes["facts"].height < facts
         assert len(here.screen.stops()) == 3
+
+
+async def test_at_80_columns_the_last_events_are_on_the_first_screen(
+    fake: FakeOperator, tmp_path: Path
+) -> None:
+    """The day is one line there, until it has the focus; facts and events share."""
+    working_day(fake)
+    async with room(fake, tmp_path, "calendar-agent", (80, 24)) as here:
+        await here.see("events", "write:calendar")
+        boxes = here.screen._boxes
+        assert (boxes["day"].height, boxes["events"].height) == (1, 6)
+        assert "24 h" in here.text("day")
+        assert "allowed" in here.text("day")
+        assert "May" in here.text("facts")
+        await here.pilot.press("tab", "tab")
+        await here.pilot.pause()
+        assert here.screen.focused is here.screen.day
+        assert here.screen._boxes["day"].height > 1

@@ -30,11 +30,16 @@ async def board(short: Path) -> AsyncIterator[Board]:
         yield pilot, fake
 
 
+HEADS_LAST = ["request", "for", "moved"]
+
+
 def rows(pilot: Pilot[Any]) -> list[str]:
     """The rows of calls, as they stand on the screen."""
     lines = text_of(pilot.app).splitlines()
     start = next(n for n, line in enumerate(lines) if "Calls" in line)
-    found = (line.strip("▌▐ ") for line in lines[start + 1 : -1])
+    heads = lines[start + 1].split()
+    assert [*heads[:3], *heads[-3:]] == ["state", "agent", "service", *HEADS_LAST]
+    found = (line.strip("▌▐ ") for line in lines[start + 2 : -1])
     return list(takewhile(lambda line: line != "Services", filter(None, found)))
 
 

@@ -58,6 +58,9 @@ async def test_the_key_shows_each_limit_and_what_is_left(
             assert "payments-a-day" in shown
             assert "\x1b" not in shown
             if size[0] >= 80:
+                (heads,) = (one for one in shown.splitlines() if "over it" in one)
+                row = next(one for one in shown.splitlines() if " of 20" in one)
+                assert heads.index("left") == row.index("2 of 20")
                 assert "2 of 20 in 24h" in shown
                 assert "0 of 5 in 24h" in shown
                 assert "3 of 3 in 24h" in shown

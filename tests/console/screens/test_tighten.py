@@ -187,6 +187,9 @@ async def test_the_shadow_and_a_plan_are_told_with_examples(
     await settle(pilot, lambda: "prompts a day" in text_of(pilot.app))
     assert "2.0 now, 10.0 then" in text_of(pilot.app)
     assert "allowed → waiting" in text_of(pilot.app)
+    lines = text_of(pilot.app).splitlines()
+    last = max(n for n, one in enumerate(lines) if "allowed → waiting" in one)
+    assert "Shadow" in lines[last + 2]
     assert fake.requests[0][1] == "/api/policy/plan"
     await pilot.press("enter")
     await settle(pilot, lambda: isinstance(pilot.app.screen, AuditScreen))
