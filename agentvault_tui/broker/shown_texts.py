@@ -22,6 +22,8 @@ _CHARACTERS: Final = 16_000
 """Characters of these lines."""
 _LINE: Final = 500
 """Characters of one of them, and of one value of a request."""
+_SETS: Final = frozenset({"scopes", "grant", "ungrant"})
+"""Members of a request whose order means nothing."""
 _ITEMS: Final = 100
 """Items of a list or table in a request."""
 
@@ -74,6 +76,8 @@ def shown_request(
         if field.name in apart or value is UNSET or value == usual:
             continue
         value = _bounded(msgspec.to_builtins(value))
+        if name in _SETS and sorted(shown.get(name) or ()) == sorted(value or ()):
+            continue
         if shown.get(name) != value:
             shown[f"request: {name}" if name in shown else name] = value
     return shown

@@ -49,6 +49,14 @@ def test_a_member_that_no_detail_names_is_shown() -> None:
     assert found["request: grant"] == ["a", "b"]
 
 
+def test_scopes_in_another_order_are_shown_once() -> None:
+    """The order of scopes means nothing; a scope more is shown."""
+    found = shown({"grant": ["a", "b"]}, grant=["b", "a"])
+    assert found == {"grant": ["a", "b"], "agent_id": "agt_1"}
+    found = shown({"grant": ["a", "b"]}, grant=["b", "a", "c"])
+    assert found["request: grant"] == ["b", "a", "c"]
+
+
 def test_a_long_value_says_how_much_is_left() -> None:
     """Texts by characters, lists by items, tables as one text for each name."""
     found = shown({}, grant=[f"s{n}" for n in range(103)])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
+from agentvault_tui.console.state.folds import Fold
 from agentvault_tui.console.state.folds import fold as fold_events
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.presenters import event_words, upstream
@@ -20,6 +22,7 @@ from agentvault_tui.presenters.agent import (
 from agentvault_tui.presenters.lines import LABEL, Pen, Row, wrap
 from agentvault_tui.presenters.moments import ago
 from agentvault_tui.presenters.records import AgentRow, LiveToken
+from agentvault_tui.text import cell_width
 
 _LATELY: Final = 6
 _EVENTS_A_ROW: Final = 6
@@ -123,6 +126,7 @@ def _grants(pen: Pen, mirror: Mirror, agent: AgentRow, width: int) -> list[Row]:
 def _lately(
     pen: Pen, mirror: Mirror, agent: AgentRow, width: int, most: int
 ) -> list[Row]:
+    """Write the last actions, those that are alike as one row with their number."""
     p = pen.palette
     recent = []
     for event in reversed(mirror.events):
@@ -130,19 +134,22 @@ def _lately(
             recent.append(event)
             if len(recent) == most * _EVENTS_A_ROW:
                 break
-    rows: list[Row] = []
-    for fold in fold_events(reversed(recent))[: -most - 1 : -1]:
-        event, state = fold.head, fold.state
-        style = event_words.style(p, state)
-        parts = (event_words.deed(event), event_words.target(event))
+    alike: dict[tuple[str, str], list[Fold]] = {}
+    for one in reversed(fold_events(reversed(recent))):
+        parts = (event_words.deed(one.head), event_words.target(one.head))
         what = " ".join(part for part in parts if part)
-        text = pen.clip(pen.own(what), max(width - LABEL - 18, 6))
+        alike.setdefault((one.state.word, what), []).append(one)
+    rows: list[Row] = []
+    for (word, what), folds in islice(alike.items(), most):
+        times = f" {pen.own('×')}{len(folds)}" if len(folds) > 1 else ""
+        room = max(width - LABEL - 18 - cell_width(times), 6)
         rows.append(
             pen.fact(
                 "" if rows else "Lately",
-                (f"{event.time:%H:%M:%S} ", p.muted),
-                (f"{state.word:<8} ", style),
-                (text, p.text),
+                (f"{folds[0].head.time:%H:%M:%S} ", p.muted),
+                (f"{word:<8} ", event_words.style(p, folds[0].state)),
+                (pen.clip(pen.own(what), room), p.text),
+                (times, p.muted),
             )
         )
     return rows

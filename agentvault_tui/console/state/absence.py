@@ -68,11 +68,14 @@ class Absence:
         if key in self._counts or len(self._counts) < _MOST:
             self._counts[key] = self._counts.get(key, 0) + 1
 
+    @property
+    def away(self) -> bool:
+        """Whether no key was pressed for so long that the operator counts as absent."""
+        return self._clock.boot() - self._key_at >= IDLE_S
+
     def parts(self) -> tuple[datetime, list[str]] | None:
         """Return the start, and the events, the gravest first; None if present."""
-        now = self._clock.boot()
-        away = now - self._key_at >= IDLE_S
-        if self._since is None or not (away or now < self._until):
+        if self._since is None or not (self.away or self._clock.boot() < self._until):
             return None
         counts = sorted(self._counts.items())
         return self._since, [_counted(words, n) for (_, words), n in counts]

@@ -33,6 +33,9 @@ _BAR_SPAN: Final = 3600.0
 """A full bar is an hour, as long as a standard token lives unless set otherwise."""
 _NAME: Final = 22
 _OWNER: Final = 8
+_LONGEST_OWNER: Final = 40
+_CARD_NAME: Final = 14
+"""Cells of a name in a card of three rows, after which the state begins."""
 _GAP: Final = "  "
 _CACHED_CARDS: Final = 200
 """Cached drawn cards; more are never on one screen."""
@@ -115,11 +118,17 @@ def _card(
     if cell_width(agent.name) + cells(state) + 3 > width:
         state = state[:2] if look.waiting else state
     name = pen.middle(agent.name, max(width - cells(state) - 3, 8))
-    top: Row = ((name, _name_style(pen, look)), (_GAP, p.text), *state)
+    blank = " " * max(min(_CARD_NAME, width - cells(state) - 2) - cell_width(name), 0)
+    top: Row = ((name, _name_style(pen, look)), (blank + _GAP, p.text), *state)
+    owner: Row = ((pen.clip(agent.owner, _LONGEST_OWNER), p.muted),)
     room = width - cells(top) - 2
-    owner = pen.clip(agent.owner, room) if room >= _OWNER else ""
+    if cells(owner) > room and cells(may) + cells(owner) + 2 <= width:
+        may = pen.spread(may, owner, width)
+        owner = ()
+    elif cells(owner) > room:
+        owner = ((pen.clip(agent.owner, room), p.muted),) if room >= _OWNER else ()
     return [
-        pen.spread(top, ((owner, p.muted),), width),
+        pen.spread(top, owner, width),
         may,
         _last(pen, mirror, agent, width),
     ]

@@ -249,7 +249,7 @@ class AuditPane(Pane, can_focus=True):
         if feed.foreign:
             text = f"  OF A LEDGER THAT WAS REPLACED {dash} {end} shows the new one"
             return ((text, p.danger),)
-        every = ", every event" if feed.every else ""
+        every = ", every event" if feed.every and not feed.filter else ""
         held: Row = (("  HELD", p.waiting), (every, p.text))
         if feed.uncounted:
             return (*held, (f"  many new {dash} {end}", p.waiting))
@@ -355,10 +355,14 @@ class FeedPane(AuditPane):
 
     def _top(self, width: int) -> list[Row]:
         rows = super()._top(width)
-        missed = None if self.desk.past else self.desk.absence.parts()
+        absence = self.desk.absence
+        missed = None if self.desk.past else absence.parts()
         if missed is not None:
             since, parts = missed
-            rows.append(self._since(f"{since:%H:%M}", parts, width))
+            start = f" since {since:%H:%M}, your last key: "
+            if not absence.away:
+                start = f" from {since:%H:%M}, while no key was pressed: "
+            rows.append(self._since(start, parts, width))
         elif self.feed.earlier:
             rows.append(self._before(width))
         return rows
@@ -371,10 +375,9 @@ class FeedPane(AuditPane):
         text = f" {rule} before {hms(feed.began)}: {changes} {dot} {key} shows them "
         return ((pen.clip(text, width), pen.palette.muted),)
 
-    def _since(self, since: str, parts: list[str], width: int) -> Row:
-        """Write the events since the last key, as many parts as fit."""
+    def _since(self, start: str, parts: list[str], width: int) -> Row:
+        """Write the events of an absence, as many parts as fit."""
         pen, p = self.pen, self.pen.palette
-        start = f" since {since}, your last key: "
         text, room = "", width - cell_width(start) - 1
         for number, part in enumerate(parts):
             more = f"{text} {pen.glyphs.separator} {part}" if text else part

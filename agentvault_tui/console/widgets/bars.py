@@ -184,10 +184,9 @@ class Masthead(Pane):
         notices: list[str] = []
         if link.state is LinkState.LOST:
             since = f" since {clock_time(link.since)}" if link.since else ""
-            notices.append(
-                f"LINK LOST{since}: {link.reason}. Agents may still be served."
-                " From a shell: agentvault panic"
-            )
+            # A notice each: neither hides the command of the other.
+            notices.append(f"LINK LOST{since}: {link.reason}")
+            notices.append("Agents may still be served. From a shell: agentvault panic")
         elif link.state is LinkState.STALE:
             notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
         if not mirror.status.tenant_reachable:

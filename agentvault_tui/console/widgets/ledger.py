@@ -94,8 +94,11 @@ class LedgerList(AuditPane):
         pen, p, feed = self.pen, self.pen.palette, self.feed
         row: Row = (*self.heading("Audit"), *self._standing())
         if feed.filter:
-            shown = f"  {len(feed.rows):,} of {feed.looked_at:,} looked at"
-            row = (*row, (shown, p.text), (f", {feed.hidden:,} hidden", p.waiting))
+            shown = f"  {len(feed.rows):,} of {feed.looked_at:,}"
+            row = (*row, (shown, p.text))
+            if width >= _WIDE:
+                hidden = f", {feed.hidden:,} hidden"
+                row = (*row, (" looked at", p.text), (hidden, p.waiting))
         return pen.spread(row, self._verified(width), width)
 
     def _verified(self, width: int) -> Row:

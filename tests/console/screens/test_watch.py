@@ -96,6 +96,17 @@ async def test_cards_say_who_may_and_holds(stage: Stage) -> None:
         assert words in cards
 
 
+async def test_states_of_cards_stand_below_each_other(stage: Stage) -> None:
+    """At 120 columns, whatever the length of the names up to 14 cells."""
+    busy(stage.fake)
+    async with stage.on():
+        rows = [one for one in stage.text("agents").splitlines() if "agent  " in one]
+    words = ("WAITING", "ACTIVE", "REVOKED", "EXPIRED")
+    states = {one.index(w) for one in rows for w in words if w in one}
+    assert len(rows) > 3
+    assert len(states) == 1
+
+
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 async def test_cards_use_the_words_of_the_audit(
     stage: Stage, size: tuple[int, int]
@@ -131,7 +142,7 @@ async def test_a_resource_server_is_told_from_an_agent(stage: Stage) -> None:
     async with stage.on():
         cards = stage.text("agents")
         assert "1 and 1 resource server" in cards
-        assert cards.index("b-agent") < cards.index("a-server  RESOURCE SERVER")
+        assert cards.index("b-agent") < cards.index("a-server        RESOURCE SERVER")
         assert cards.count("no live token") == 1
         assert "1 agent " in stage.text("masthead")
 
@@ -372,12 +383,15 @@ async def test_a_ledger_that_cannot_write_is_told(stage: Stage) -> None:
 async def test_a_lost_link_is_told_and_comes_back(stage: Stage) -> None:
     """What is shown is marked as old; after a restart it says so and goes on."""
     busy(stage.fake)
-    async with stage.on():
+    async with stage.on(80, 24):
         await asyncio.to_thread(stage.fake.stop)
         await stage.see("masthead", "LINK LOST since 14:02:11Z")
         head = " ".join(stage.text("masthead").split())
         assert "Agents may still be served. From a shell: agentvault panic" in head
         assert "no news since 14:02:11Z" in stage.text("audit")
+        lines = stage.text("masthead").splitlines()
+        assert any("agentvault serve" in one for one in lines)
+        assert any("agentvault panic" in one for one in lines)
         assert "ACTIVE?" in stage.text("agents")
         assert "unconfirmed" in stage.text("agents")
         stage.fake.add_event("broker.started")

@@ -74,7 +74,9 @@ def test_the_key_that_ends_an_absence_leaves_the_sum_to_be_read(away: Away) -> N
     """It stays for two minutes, whatever is pressed, and the next sum begins anew."""
     away.decide(away.agent, "read:email", "denied")
     away.wait()
+    assert away.absence.away
     away.absence.press()
+    assert not away.absence.away
     away.absence.press()
     assert away.said() == ["1 denied"]
     for _ in range(2):
