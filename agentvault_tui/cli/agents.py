@@ -344,7 +344,11 @@ def _plan_revocation(session: CliSession, ref: str | None) -> None:
 def restore_agent(
     session: CliSession, ref: str | None, everyone: bool, until: str | None
 ) -> None:
-    """Serve an agent again; tokens revoked before stay revoked."""
+    """Serve an agent again; tokens revoked before stay revoked.
+
+    Where loosening changes need an approver's second factor, this prints a code and
+    waits for it.
+    """
     _one_or_all(ref, everyone=everyone)
     restore_agents(session, ref, until)
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import click
 
-from agentvault_tui.cli.device import followed, print_device
+from agentvault_tui.cli.device import followed
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.lookup import change_ids
 from agentvault_tui.cli.output import Output, short_time
@@ -168,7 +168,7 @@ def wait_for(session: CliSession, change: ChangeInfo) -> object:
         the answer of the call, once it was carried out.
 
     Raises:
-        RefusedError: it was denied, expired or cancelled.
+        RefusedError: it was denied, expired or cancelled; or its code ended unused.
         UnreachableError: the broker does not answer.
     """
     client, out = session.client, session.out
@@ -177,18 +177,24 @@ def wait_for(session: CliSession, change: ChangeInfo) -> object:
         f" {change.fingerprint})"
     )
     approval = ChangeDecision(id=change.id, decision="approve", digest=change.digest)
+    again = f"agentvault changes approve {change.id}"
     try:
-        device = client.call(calls.DECIDE_CHANGE, approval).device
+        started = client.call(calls.DECIDE_CHANGE, approval)
     except UnreachableError:
         raise
     except AgentVaultError as error:  # such as no_self: another person has to
-        device = None
-        out.note(f"{error.what}; elsewhere: agentvault changes approve {change.id}")
-    if device is not None and session.json:
-        # The command's own data is all there is on stdout.
-        out.note(f"open {device.verification_uri} and enter {device.user_code}")
-    elif device is not None:
-        print_device(session, device)
+        out.note(f"{error.what}; elsewhere: {again}")
+    else:
+        if session.json and (device := started.device):
+            # The command's own data is all there is on stdout.
+            out.note(f"open {device.verification_uri} and enter {device.user_code}")
+        tried, code = follow_approval(session, change, started)
+        if code and tried.status == "pending":
+            raise RefusedError(
+                f"{tried.problem or 'not approved'}; the change {change.id} still"
+                f" waits, until {short_time(change.expires_at)}",
+                f"{again} makes a new code",
+            )
     ended = followed(
         session,
         lambda: client.call(calls.CHANGE, id=change.id),

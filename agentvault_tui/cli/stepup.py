@@ -243,7 +243,9 @@ def _factor(session: CliSession) -> requests.Factor:
 
 
 def follow_approval(
-    session: CliSession, stepup: StepUpInfo, started: StepUpInfo | ChangeInfo
+    session: CliSession,
+    stepup: StepUpInfo | ChangeInfo,
+    started: StepUpInfo | ChangeInfo,
 ) -> tuple[StepUpInfo, int]:
     """Print the place of the second factor, and wait for the result.
 

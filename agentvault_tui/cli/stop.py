@@ -49,7 +49,9 @@ def panic(session: CliSession, reason: str) -> int:
 def lift_panic(session: CliSession) -> None:
     """End a panic: agents are served again, except those revoked one by one.
 
-    Tokens that the panic revoked stay revoked.
+    Tokens that the panic revoked stay revoked. Where loosening changes need an
+    approver's second factor, this prints a code and waits for it: have your
+    authenticator at hand.
     """
     restore_agents(session, None, None)
 

@@ -77,6 +77,28 @@ def test_a_change_is_listed_shown_denied_and_approved() -> None:
 
 
 @pytest.mark.slow
+def test_a_command_ends_if_its_code_ends_without_an_approval() -> None:
+    """It exits 1 and names the change that still waits; a new code approves that."""
+    with (
+        tempfile.TemporaryDirectory(prefix="h-") as folder,
+        serving(Path(folder), AGENTVAULT_CHANGES_SOCKET="factor") as vault,
+    ):
+        viewer = json.loads(vault.cli("tenant", "user", "add", "bob", "--json").stdout)
+        vault.approver("ann")
+        assert vault.cli("panic").returncode == 0
+        argv = ("--home", folder, "lift-panic")
+        with Forked(argv, plain_environment()) as process:
+            line = next(one for one in process.stdout if "and enter" in one)
+            vault.activate({"user_code": line.split()[-1]}, viewer)
+            _, error = process.communicate(timeout=PATIENT)
+        assert process.returncode == 1, error
+        (waiting,) = json.loads(said(vault, "list", "--json"))["changes"]
+        assert f"the change {waiting['id']} still waits" in error
+        assert f"changes approve {waiting['id']} makes a new code" in error
+        assert waiting["status"] == "pending"
+
+
+@pytest.mark.slow
 def test_the_command_that_takes_a_code_prints_the_lines_of_a_change(
     tmp_path: Path,
 ) -> None:
