@@ -10,6 +10,7 @@ Outcome words and reasons of ``docs/events.md`` come from `presenters.outcomes`.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
-from agentvault_tui import settings
 from agentvault_tui.broker.authority import DEEDS, LEAST, Need
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api.calls import ACCESS, Access
@@ -42,7 +42,7 @@ TABLE = re.compile(r"(<!-- settings: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def documented(kind: type) -> dict[str, str]:
     """Return what the docstring below each field of *kind* says, on one line."""
-    tree = ast.parse(Path(settings.__file__).read_text())
+    tree = ast.parse(Path(inspect.getfile(kind)).read_text())
     found = next(
         node
         for node in tree.body
