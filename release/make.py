@@ -79,16 +79,13 @@ def find_source(root: Path) -> Source:
     Raises:
         SystemExit: a tracked file differs from it.
     """
-
-    def git(*words: str) -> bytes:
-        line = ["git", "-C", str(root), *words]
-        return subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout
-
-    if changed := git("status", "--porcelain", "--untracked-files=no").decode():
-        sys.exit(f"commit these changes first, or stash them:\n{changed.rstrip()}")
-    commit = git("rev-parse", "HEAD").decode().strip()
-    epoch = int(git("log", "-1", "--format=%ct"))
-    return Source(commit, epoch, git("archive", "--format=tar", "HEAD"))
+    commit, changed = verify.read_checkout(root)
+    if changed:
+        sys.exit(f"commit these changes first, or stash them:\n{changed}")
+    epoch = int(verify.run_git(root, "log", "-1", "--format=%ct", commit))
+    return Source(
+        commit, epoch, verify.run_git(root, "archive", "--format=tar", commit)
+    )
 
 
 def build_sbom(tree: Path, source: Source, version: str) -> bytes:

@@ -2,25 +2,29 @@
 
     python3 release/verify.py DIR
 
-Needs Python 3.11 and nothing else. Compares the files of DIR with each other: sums,
-SBOM, lock, provenance. They are not signed: to know who built them, verify the
-attestation of the package index as well (docs/release.md).
+Needs Python 3.11, and git to compare the commit with the one that is checked out here.
+Compares the files of DIR with each other: sums, SBOM, lock, provenance. They are not
+signed: to know who built them, verify the attestation of the package index as well
+(docs/release.md).
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import re
+import subprocess
 import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -31,11 +35,13 @@ PREDICATE: Final = "https://slsa.dev/provenance/v1"
 BUILD_TYPE: Final = "https://agentvault.dev/release/v1"
 MARKER: Final = "agentvault:marker"
 """The property of a component that holds its environment marker (PEP 508)."""
-_WHEEL: Final = re.compile(
-    r"(agentvault_tui-([0-9][\w.+!]*))-py3-none-any\.whl", re.ASCII
+ENDINGS: Final = ("-py3-none-any.whl", ".tar.gz", ".cdx.json", ".intoto.jsonl")
+_FILE: Final = re.compile(
+    rf"(agentvault_tui-[0-9][\w.+!]*)(?:{'|'.join(map(re.escape, ENDINGS))})", re.ASCII
 )
 _SUM: Final = re.compile(r"([0-9a-f]{64})  ([\w.+!-]+)", re.ASCII)
 _PIN: Final = re.compile(r"([a-z0-9-]+)==([^\s;]+)(?: ; (.*?))? \\", re.ASCII)
+_COMMIT: Final = re.compile(r"[0-9a-f]{40,64}", re.ASCII)
 _LARGEST: Final = 64 * 1024 * 1024
 
 
@@ -61,13 +67,19 @@ class Names(NamedTuple):
     @classmethod
     def of(cls, stem: str) -> Names:
         """Name the files of the release *stem*, such as ``agentvault_tui-0.9.0``."""
-        endings = ("-py3-none-any.whl", ".tar.gz", ".cdx.json", ".intoto.jsonl")
-        return cls(*(stem + ending for ending in endings))
+        return cls(*(stem + ending for ending in ENDINGS))
 
     @property
     def subjects(self) -> tuple[str, ...]:
         """Return the files that the provenance is about."""
         return tuple(sorted((self.wheel, self.sdist, self.sbom)))
+
+
+class Checkout(NamedTuple):
+    """The commit that is checked out, and the tracked files that differ from it."""
+
+    commit: str
+    changed: str
 
 
 class FaultyError(Exception):
@@ -83,6 +95,24 @@ def render_sums(files: Mapping[str, bytes]) -> bytes:
     """Render `SHA256SUMS` as sha256sum(1) reads it, sorted by name."""
     lines = (f"{sha256(files[name])}  {name}\n" for name in sorted(files))
     return "".join(lines).encode()
+
+
+def run_git(root: Path, *words: str) -> bytes:
+    """Return the output of a git command in *root*."""
+    line = ["git", "-C", str(root), *words]
+    return subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout
+
+
+def read_checkout(root: Path) -> Checkout:
+    """Read the state of the checkout *root*.
+
+    Raises:
+        OSError: git is not installed.
+        CalledProcessError: git refuses.
+    """
+    commit = run_git(root, "rev-parse", "HEAD").decode().strip()
+    changed = run_git(root, "status", "--porcelain", "--untracked-files=no")
+    return Checkout(commit, changed.decode(errors="replace").rstrip())
 
 
 def read_lock(text: str) -> list[Pin]:
@@ -105,38 +135,45 @@ def read_lock(text: str) -> list[Pin]:
     return pins
 
 
-def verify(folder: Path) -> Iterator[str]:
+def verify(folder: Path, here: Checkout | None = None) -> Iterator[str]:
     """Yield each fault of the release in *folder*, beginning with the file's name.
 
     Args:
         folder: holds the files of one release and nothing else.
+        here: if given, the release has to be built from exactly this.
 
     Raises:
         FaultyError: without the file that it names, no other check is possible.
     """
-    files, names = _read_files(folder)
-    yield from _check_sums(files, names)
-    yield from _check_contents(files, names)
+    found = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+    stems = Counter(
+        match[1] for name in sorted(found) if (match := _FILE.fullmatch(name))
+    )
+    if not stems:
+        raise FaultyError(f"{folder}: no directory with a release of AgentVault")
+    names = Names.of(stems.most_common(1)[0][0])
+    files = yield from _read_files(found, {*names, SUMS})
+    if files.keys() == {*names, SUMS}:
+        yield from _check_sums(files, names)
+        yield from _check_contents(files, names, here)
 
 
-def _read_files(folder: Path) -> tuple[dict[str, bytes], Names]:
-    """Read the release; refuse missing and additional files."""
-    if not folder.is_dir():
-        raise FaultyError(f"{folder}: not a directory")
-    found = {path.name: path for path in folder.iterdir()}
-    wheels = [match for name in sorted(found) if (match := _WHEEL.fullmatch(name))]
-    if len(wheels) != 1:
-        raise FaultyError(f"{folder}: {len(wheels)} wheels of AgentVault, not 1")
-    names = Names.of(wheels[0][1])
-    expected = {*names, SUMS}
-    if missing := sorted(expected - found.keys()):
-        raise FaultyError(f"{', '.join(missing)}: missing")
-    if more := sorted(found.keys() - expected):
-        raise FaultyError(f"{', '.join(map(ascii, more))}: not a file of this release")
-    for name, path in found.items():
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
-            raise FaultyError(f"{name}: not a regular file of at most 64 MiB")
-    return {name: path.read_bytes() for name, path in found.items()}, names
+def _read_files(
+    found: Mapping[str, Path], expected: set[str]
+) -> Generator[str, None, dict[str, bytes]]:
+    """Read the files of a release; yield missing, additional and irregular ones."""
+    files = {}
+    for name in sorted(expected | found.keys()):
+        path = found.get(name)
+        if path is None:
+            yield f"{name}: missing"
+        elif name not in expected:
+            yield f"{name!a}: not a file of this release"
+        elif path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
+            yield f"{name}: not a regular file of at most 64 MiB"
+        else:
+            files[name] = path.read_bytes()
+    return files
 
 
 def _check_sums(files: Mapping[str, bytes], names: Names) -> Iterator[str]:
@@ -163,10 +200,9 @@ def _check_sums(files: Mapping[str, bytes], names: Names) -> Iterator[str]:
             yield f"{name}: it differs from its sum in {SUMS}"
             if stated not in (None, listed.get(name)):
                 yield f"{names.provenance}: it states a third digest of {name}"
-    if listed.keys() == actual.keys() and files[SUMS] != render_sums(
-        {name: files[name] for name in names}
-    ):
-        yield f"{SUMS}: not in the form that make release writes, or a sum differs"
+    form = [f"{listed[name]}  {name}" for name in sorted(actual) if name in listed]
+    if lines != [*form, ""]:
+        yield f"{SUMS}: not in the form that make release writes"
 
 
 def _subjects(provenance: bytes) -> dict[str, str] | str:
@@ -178,64 +214,86 @@ def _subjects(provenance: bytes) -> dict[str, str] | str:
         return f"not an in-toto statement ({type(error).__name__})"
 
 
-def _check_contents(files: Mapping[str, bytes], names: Names) -> Iterator[str]:
+def _check_contents(
+    files: Mapping[str, bytes], names: Names, here: Checkout | None
+) -> Iterator[str]:
     """Compare what wheel, sdist, SBOM and provenance say about each other."""
     stem = names.sdist.removesuffix(".tar.gz")
-    inside: list[bytes | None] = []
-    for name, read, at in (
-        (names.wheel, _wheel_file, f"{stem}.dist-info/sboms/{names.sbom}"),
-        (names.sdist, _sdist_file, f"{stem}/{names.sbom}"),
-        (names.sdist, _sdist_file, f"{stem}/{LOCK}"),
+    in_wheel = f"{stem}.dist-info/sboms/{names.sbom}"
+    in_sdist, locked = f"{stem}/{names.sbom}", f"{stem}/{LOCK}"
+    inside: dict[str, bytes] = {}
+    for name, read, places in (
+        (names.wheel, _read_wheel, (in_wheel,)),
+        (names.sdist, _read_sdist, (in_sdist, locked)),
     ):
         try:
-            inside.append(read(files[name], at))
-        except (
-            *(KeyError, ValueError, OSError, EOFError, zlib.error, FaultyError),
-            *(zipfile.BadZipFile, tarfile.TarError, NotImplementedError, RuntimeError),
-        ) as error:
-            inside.append(None)
-            yield f"{name}: {at} cannot be read ({str(error)!a})"
-    for name, sbom in zip((names.wheel, names.sdist), inside, strict=False):
-        if sbom not in (None, files[names.sbom]):
+            inside.update(read(files[name], *places))
+        except FaultyError as error:
+            yield f"{name}: {error}"
+        except _DAMAGED:
+            yield f"{name}: it ends early or is damaged"
+    for name, at in ((names.wheel, in_wheel), (names.sdist, in_sdist)):
+        if inside.get(at, files[names.sbom]) != files[names.sbom]:
             yield f"{names.sbom}: it differs from the SBOM in {name}"
-    lock = inside[2]
+    lock = inside.get(locked)
     try:
         sbom_commit = yield from _check_sbom(files[names.sbom], stem, names.sbom, lock)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         yield f"{names.sbom}: not a CycloneDX document ({type(error).__name__})"
         sbom_commit = None
     try:
-        faults = list(_provenance_faults(files[names.provenance], sbom_commit, lock))
+        faults = list(
+            _provenance_faults(files[names.provenance], sbom_commit, lock, here)
+        )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         faults = [f"not a SLSA provenance statement ({type(error).__name__})"]
     for fault in faults:
         yield f"{names.provenance}: {fault}"
 
 
-def _wheel_file(wheel: bytes, at: str) -> bytes:
-    """Return a file of a wheel whose files all have the digests of its `RECORD`."""
+_DAMAGED: Final = (
+    *(KeyError, ValueError, OSError, EOFError, zlib.error, zipfile.BadZipFile),
+    *(tarfile.TarError, NotImplementedError, RuntimeError),
+)
+"""Errors of reading an archive that was damaged."""
+
+
+def _read_wheel(wheel: bytes, at: str) -> dict[str, bytes]:
+    """Return the files of a wheel, if all have the digests of its `RECORD`."""
+    content = {}
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-        content = {one.filename: archive.read(one) for one in archive.infolist()}
-        if len(content) != len(archive.infolist()):
-            raise FaultyError("a name is there twice")
+        for one in archive.infolist():
+            if one.filename in content:
+                raise FaultyError(f"{one.filename!a} is in it twice")
+            try:
+                content[one.filename] = archive.read(one)
+            except _DAMAGED:
+                raise FaultyError(f"{one.filename!a} in it is damaged") from None
     record = at.partition("/")[0] + "/RECORD"
+    for name in (record, at):
+        if name not in content:
+            raise FaultyError(f"{name} is not in it")
     listed = {row[0]: row[1] for row in csv.reader(content[record].decode().split())}
     for name, text in content.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(text).digest()).rstrip(b"=")
         if name != record and listed.get(name) != f"sha256={digest.decode()}":
-            raise FaultyError(f"{name} differs from its digest in RECORD")
+            raise FaultyError(f"{name!a} in it differs from its digest in RECORD")
     if listed.keys() != content.keys():
-        raise FaultyError("RECORD names files that are not there")
-    return content[at]
+        raise FaultyError("RECORD in it names files that are not there")
+    return content
 
 
-def _sdist_file(sdist: bytes, at: str) -> bytes:
-    """Return a file of a source distribution."""
+def _read_sdist(sdist: bytes, *places: str) -> dict[str, bytes]:
+    """Return files of a source distribution."""
+    content = {}
     with tarfile.open(fileobj=io.BytesIO(sdist), mode="r:gz") as archive:
-        member = archive.extractfile(at)
-        if member is None:
-            raise FaultyError("not a regular file")
-        return member.read()
+        there = archive.getnames()  # damage ends the list
+        for at in places:
+            member = archive.extractfile(at) if at in there else None
+            if member is None:
+                raise FaultyError(f"{at} is not in it, or it ends early")
+            content[at] = member.read()
+    return content
 
 
 def _check_sbom(
@@ -268,7 +326,7 @@ def _pinned(component: dict[str, Any]) -> tuple[str, str, str, frozenset[str]]:
 
 
 def _provenance_faults(
-    content: bytes, commit: str | None, lock: bytes | None
+    content: bytes, commit: str | None, lock: bytes | None, here: Checkout | None
 ) -> Iterator[str]:
     """Yield the faults of a provenance statement.
 
@@ -286,6 +344,13 @@ def _provenance_faults(
     sources = inputs["source"]["gitCommit"], definition["externalParameters"]["commit"]
     if commit is not None and {*sources} != {commit}:
         yield "it names another commit than the SBOM"
+    if not all(_COMMIT.fullmatch(one) for one in sources):
+        yield "it names no commit"
+    elif here is not None and {*sources} != {here.commit}:
+        yield f"it is about commit {sources[0]}, this checkout is at {here.commit}"
+    elif here is not None and here.changed:
+        changed = ", ".join(one[3:] for one in here.changed.splitlines())
+        yield f"this checkout differs from its commit: {changed}"
     if lock is not None and inputs[LOCK]["sha256"] != sha256(lock):
         yield f"it states another digest of {LOCK} than the sdist has"
     if ":" not in statement["predicate"]["runDetails"]["builder"]["id"]:
@@ -303,15 +368,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check the files of a release.")
     parser.add_argument("folder", type=Path, metavar="DIR")
     folder = parser.parse_args().folder
+    root, here = Path(__file__).resolve().parents[1], None
+    if (root / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            here = read_checkout(root)
     faults: list[str] = []
     try:
-        faults.extend(verify(folder))
+        faults.extend(verify(folder, here))
     except FaultyError as error:
         faults.append(str(error))
-    for fault in dict.fromkeys(faults):
+    for fault in faults:
         print(f"FAULT {fault}")
     if not faults:
-        print(f"{folder}: ok, sums, SBOM, lock and provenance agree")
+        (provenance,) = folder.glob(f"*{ENDINGS[-1]}")
+        definition = json.loads(provenance.read_bytes())["predicate"]["buildDefinition"]
+        commit = definition["externalParameters"]["commit"]
+        where = "checked out here" if here else "not compared with a checkout"
+        print(
+            f"{folder}: ok, built from commit {commit} ({where});"
+            " sums, SBOM, lock and provenance agree"
+        )
     return 1 if faults else 0
 
 
