@@ -31,6 +31,7 @@ from agentvault_tui.cli.lookup import agent_names, agent_pages, find_agent, scop
 from agentvault_tui.cli.output import Cell, Output, short_time
 from agentvault_tui.cli.revoking import (
     chosen_agents,
+    nothing_revoked,
     print_revoked,
     restore_agents,
     revoke_chosen,
@@ -259,11 +260,22 @@ def _tell_new(session: CliSession, agent: NewAgentInfo) -> None:
             )
 
 
+def _at_most_one(
+    _: click.Context, __: click.Parameter, refs: tuple[str, ...]
+) -> str | None:
+    """Return the agent that is named, if one is."""
+    if len(refs) > 1:
+        raise UsageError("one agent at a time", "several: --owner O or --scope S")
+    return refs[0] if refs else None
+
+
 @agents.command(
     "revoke",
     example="agentvault agents revoke calendar-agent --reason 'runaway bookings'",
 )
-@click.argument("ref", metavar="ID", required=False, shell_complete=agent_names)
+@click.argument(
+    "ref", metavar="[ID]", nargs=-1, callback=_at_most_one, shell_complete=agent_names
+)
 @click.option("--all", "everyone", is_flag=True, help="The panic switch: every agent.")
 @click.option("--owner", help="Every agent of this owner; shown first, and asked once.")
 @click.option(
@@ -297,7 +309,8 @@ def revoke_agent(
             raise UsageError(
                 "--owner and --scope choose agents", "leave out ID and --all"
             )
-        chosen = chosen_agents(session.client, owner, scope)
+        with nothing_revoked(session):
+            chosen = chosen_agents(session.client, owner, scope)
         return revoke_chosen(session, chosen, reason, plan=plan, yes=yes)
     _one_or_all(ref, everyone=everyone)
     if plan:
@@ -307,9 +320,10 @@ def revoke_agent(
         raise UsageError("stopping every agent is recorded with a reason", "--reason R")
     if everyone:
         return stop_all(session, reason)
-    agent_id = find_agent(session.client, str(ref)).id
-    body = requests.RevokeRequest(agent_id=agent_id, reason=reason)
-    print_revoked(session, session.client.call(calls.REVOKE, body))
+    with nothing_revoked(session):
+        agent = find_agent(session.client, str(ref))
+    body = requests.RevokeRequest(agent_id=agent.id, reason=reason)
+    print_revoked(session, session.client.call(calls.REVOKE, body), agent.revoked_at)
     return 0
 
 

@@ -17,6 +17,11 @@ from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.requests import AgentQuery
 from agentvault_tui.operator_api.shapes import AgentInfo, AgentPage
 
+_CLOSE: Final = 0.8
+"""How much a mistyped name is alike: the ratio of `difflib.SequenceMatcher`."""
+_MOST: Final = 3
+"""Names that are suggested."""
+
 
 def agent_pages(client: OperatorClient, *, tokens: bool = False) -> Iterator[AgentPage]:
     """Yield the pages of all agents, oldest first."""
@@ -47,14 +52,27 @@ def find_agent(client: OperatorClient, word: str) -> AgentInfo:
                 f"{len(named)} agents are called '{word}'",
                 f"give one of their ids: {ids}",
             )
-    names = [agent.name for page in agent_pages(client) for agent in page.agents]
-    near = difflib.get_close_matches(word, names, n=3)
+    near = _near(word, _agents(client))
     raise NotFoundError(
         f"there is no agent '{word}'",
         f"did you mean {', '.join(near)}"
         if near
         else "`agentvault agents list` names them",
     )
+
+
+def _near(word: str, agents: Iterable[AgentInfo]) -> list[str]:
+    """Find the ids and names that begin like *word*, else those almost like it.
+
+    In upper or lower case; none where more than three begin like it.
+    """
+    folded = {
+        name.casefold(): name for agent in agents for name in (agent.id, agent.name)
+    }
+    word = word.casefold()
+    near = [name for name in folded if name.startswith(word)]
+    near = near or difflib.get_close_matches(word, folded, cutoff=_CLOSE)
+    return [folded[name] for name in near] if len(near) <= _MOST else []
 
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:@/+-]*")

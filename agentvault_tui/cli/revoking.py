@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from agentvault_tui.cli.agent_scopes import name_and_id, say_cut, say_recorded
 from agentvault_tui.cli.lookup import agent_pages, find_agent
-from agentvault_tui.cli.output import Cell, Output, confirm
+from agentvault_tui.cli.output import Cell, Output, confirm, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock
-from agentvault_tui.errors import AgentVaultError, NotFoundError, RefusedError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    NotFoundError,
+    RefusedError,
+    UnreachableError,
+)
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.client import OperatorClient
 from agentvault_tui.operator_api.ending import RevokeAnswer
@@ -107,17 +114,30 @@ def _print_chosen(out: Output, chosen: list[AgentInfo]) -> None:
     out.table(("AGENT", "ID", "OWNER", "SCOPES", "TOKENS"), rows)
 
 
-def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:
-    """Print the effect of revoking an agent, or all of them."""
+@contextmanager
+def nothing_revoked(session: CliSession) -> Iterator[None]:
+    """Say that nothing is revoked, if no broker answers in the body.
+
+    Raises:
+        UnreachableError: with that, and what works without a broker.
+    """
+    try:
+        yield
+    except UnreachableError as error:
+        remedy = error.remedy
+        if not session.remote:
+            remedy += "; `agentvault panic` works without a broker"
+        raise type(error)(f"NOT revoked: {error.what}", remedy) from None
+
+
+def print_revoked(
+    session: CliSession, answer: RevokeAnswer, since: str | None = None
+) -> None:
+    """Print the effect of revoking an agent, which was revoked *since*, or all."""
     out = session.out
     if out.print_json(answer):
         return
-    who = (
-        name_and_id(out, answer.agent)
-        if answer.agent
-        else [f"every agent ({answer.agents})"]
-    )
-    out.line(Cell(out.shown("revoked "), "bad"), *who)
+    out.line(*_ended(out, answer, since))
     out.line(
         f"closed here in {answer.effective_ms:.1f} ms: "
         f"{plural(answer.tokens_revoked, 'token')} and "
@@ -136,6 +156,23 @@ def print_revoked(session: CliSession, answer: RevokeAnswer) -> None:
         out.line("nothing is issued until `agentvault lift-panic`")
 
 
+def _ended(out: Output, answer: RevokeAnswer, since: str | None) -> list[Cell | str]:
+    """Word which agents are revoked or stopped now, or were before."""
+    if answer.agent:
+        named = name_and_id(out, answer.agent)
+        if since is None:
+            return [Cell(out.shown("revoked "), "bad"), *named]
+        again = "; its tenant and providers are asked again" if answer.upstream else ""
+        return [*named, f" was revoked already, at {short_time(since)}{again}"]
+    if before := answer.panic_before:
+        since, by = short_time(before.since), out.cell(before.by)
+        return ["everything was stopped already, since ", since, " by ", by]
+    count, revoked = answer.agents or 0, answer.agents_revoked_before
+    some = f"{count - revoked} of {count} ({revoked} were revoked already)"
+    stopped = Cell(out.shown("stopped every agent"), "bad")
+    return [stopped, f": {some if revoked else count}"]
+
+
 def restore_agents(session: CliSession, ref: str | None, until: str | None) -> None:
     """Serve one agent again, or lift the panic where *ref* is None."""
     client, out = session.client, session.out
@@ -148,6 +185,9 @@ def restore_agents(session: CliSession, ref: str | None, until: str | None) -> N
         named = name_and_id(out, answer.agent)
         if agent and agent.status == "revoked":
             out.line(Cell(out.shown("restored "), "good"), *named)
+        elif client.call(calls.STATUS).panic.on:
+            out.line(*named, " is stopped by the panic, not revoked one by one:")
+            out.line("`agentvault lift-panic` ends that")
         else:
             out.line(*named, " was not revoked, as far as this broker knows")
     else:

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
+    PanicInfo,
     StepInfo,
     StepUpInfo,
     WireShape,
@@ -47,6 +48,10 @@ class RevokeAnswer(RecordedAnswer, kw_only=True):
     """Absent when all were meant."""
     agents: int | UnsetType = UNSET
     """How many were cut off, when all were meant; else absent."""
+    agents_revoked_before: int = 0
+    """How many of these were revoked one by one already."""
+    panic_before: PanicInfo | UnsetType = UNSET
+    """The panic that was on already, when all were meant; else absent."""
     tokens_revoked: int = 0
     stepups_cancelled: int = 0
     delegated_revoked: int = 0

@@ -195,7 +195,7 @@ def remains(
     """
     for text in stays(agent):
         yield f"  Stays: {text}."
-    works = "Nothing still works: all tokens have ended"
+    works = "Still works: nothing; all its tokens have ended"
     if (seconds := outside(agent, now)) and agent.outside_until:
         end = f"{clock_time(agent.outside_until)}, in {countdown(seconds)}"
         works = f"Works until {end}: the last token handed out before"

@@ -206,6 +206,8 @@ def test_agents_revoke_ends_tokens_and_restore_serves_again(
     assert "access_token" in agent.ask("read:calendar", {})
     people = av("agents", "revoke", agent.id)
     assert "ms: 1 token and 0 step-ups ended" in people.out
+    again = av("agents", "revoke", agent.id).out
+    assert re.match(rf".*{agent.id}.* was revoked already, at [0-9:]{{8}}Z", again)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +273,19 @@ def standing_of(av: Run, name: str) -> str:
 def test_revoke_takes_one_way_to_choose(av: Run, line: tuple[str, ...]) -> None:
     """An owner or a scope beside an id, or beside all, exits 2."""
     assert av("revoke", *line, "--yes").code == 2
+    refused = av("revoke", "one", "another")
+    assert (refused.code, "--owner O or --scope S" in refused.err) == (2, True)
+
+
+def test_revoke_without_a_broker_says_that_nothing_is_revoked(
+    cli: Run, tmp_path: Path
+) -> None:
+    """It names the command that works then, and exits 3."""
+    for words in (("coder",), ("--owner", "o", "--yes")):
+        answer = cli("--home", str(tmp_path / "h"), "revoke", *words)
+        assert answer.code == 3
+        assert "NOT revoked: no broker" in answer.err
+        assert "`agentvault panic` works without a broker" in answer.err
 
 
 def test_agents_revoke_all_stops_every_agent_until_restore_all(
@@ -283,11 +298,22 @@ def test_agents_revoke_all_stops_every_agent_until_restore_all(
         assert "agent" not in stopped.json
         assert agent.ask("read:calendar", {})["reason"] == "panic"
         assert standing(av, agent) == "stopped"
+        not_revoked = av("agents", "restore", agent.name).out
+        assert "is stopped by the panic, not revoked" in not_revoked
         av("agents", "revoke", agent.name)
         assert standing(av, agent) == "revoked"
+        again = av("panic").out
+        assert re.match(r"everything was stopped already, since [0-9:]{8}Z by ", again)
     finally:
         lifted = av("agents", "restore", "--all")
     assert lifted.code == 0
+    try:
+        every = r"stopped every agent: (\d+) of (\d+) \((\d+) were revoked already\)"
+        found = re.match(every, av("panic").out)
+    finally:
+        assert av("lift-panic").code == 0
+    served, total, revoked = map(int, found.groups() if found else ())
+    assert (served + revoked, revoked >= 1) == (total, True)
     assert av("agents", "restore", agent.name).code == 0
     assert standing(av, agent) == "active"
     assert "access_token" in agent.ask("read:calendar", {})
@@ -374,7 +400,7 @@ def test_what_is_elsewhere_is_told_as_plain_mode_tells_it(
     print_elsewhere(Output(), filled(AgentInfo, {"status": "revoked"}))
     assert capsys.readouterr().out.splitlines() == [
         "At the tenant: it had nothing there.",
-        "Nothing still works: all tokens have ended.",
+        "Still works: nothing; all its tokens have ended.",
     ]
 
 

@@ -15,23 +15,28 @@ from agentvault_tui.operator_api.requests import AgentQuery
 from agentvault_tui.operator_api.shapes import AgentPage
 
 NAMES = {"agt_1": "payer", "agt_2": "agt_1", "agt_3": "twin", "agt_4": "twin"}
+COMPANY = {
+    f"agt_{name[:4]}8b5q": f"{name}-agent"
+    for name in ("calendar", "payments", "email", "records")
+}
 
 
 class Listing(OperatorClient):
     """Knows four agents: one is called as another is identified by, two are alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: dict[str, str] = NAMES) -> None:
         """Connect to nothing."""
         self.asked: list[AgentQuery] = []
+        self.names = names
 
     def call(self, call: Any, given: Any = None, **_: object) -> Any:
         assert call is calls.AGENTS
         self.asked.append(given)
-        rows = [agent_info(one, name) for one, name in NAMES.items()]
+        rows = [agent_info(one, name) for one, name in self.names.items()]
         if given.ids or given.name:
             found = [r for r in rows if given.ids == r.id or given.name == r.name]
             return AgentPage(agents=tuple(found))
-        start = [None, *NAMES].index(given.after)
+        start = [None, *self.names].index(given.after)
         page = rows[start : start + 3]
         return AgentPage(agents=tuple(page), next=page[-1].id if start == 0 else None)
 
@@ -69,7 +74,16 @@ def test_an_ambiguous_agent_name_is_refused_with_the_ids() -> None:
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
-    """And nothing is done to that one."""
-    with pytest.raises(NotFoundError, match="there is no agent 'paier'") as caught:
-        find_agent(Listing(), "paier")
-    assert "payer" in caught.value.remedy
+    """And nothing is done to that one; a beginning or another case suggests it too."""
+    for word, near in (
+        *(("calender-agent", "calendar-agent"), ("rec", "records-agent")),
+        *(("RECORDS-AGENT", "records-agent"), ("agt_rec", "agt_reco8b5q")),
+        ("agt_reco8b5x", "agt_reco8b5q"),
+    ):
+        with pytest.raises(NotFoundError, match=f"no agent '{word}'") as caught:
+            find_agent(Listing(COMPANY), word)
+        assert caught.value.remedy == f"did you mean {near}"
+    for word in ("agent", "agt_", "zebra"):
+        with pytest.raises(NotFoundError) as caught:
+            find_agent(Listing(COMPANY), word)
+        assert "did you mean" not in caught.value.remedy

@@ -34,6 +34,7 @@ from agentvault_tui.broker.registry import Registry
 from agentvault_tui.broker.shapes import (
     agent_info,
     delegation_tree,
+    panic_info,
     recorded_at,
     step_info,
 )
@@ -492,9 +493,12 @@ def _one(body: asks.OneOrAllRequest) -> str | None:
 
 
 def _ended(ended: Cut, broker: Broker, *, one: bool) -> ending.RevokeAnswer:
+    revoked = [agent.status is AgentStatus.REVOKED for agent in ended.agents]
     return ending.RevokeAnswer(
         agent=agent_info(ended.agents[0], broker.registry) if one else UNSET,
         agents=UNSET if one else len(ended.agents),
+        agents_revoked_before=0 if one else sum(revoked),
+        panic_before=panic_info(ended.panic) if ended.panic else UNSET,
         tokens_revoked=ended.tokens,
         stepups_cancelled=ended.stepups,
         calls_cut=ended.calls.cut,

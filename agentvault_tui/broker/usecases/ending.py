@@ -11,7 +11,7 @@ from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.pending_cuts import Decide, Decided
 from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.ledger import OutboxStep
+from agentvault_tui.ledger import OutboxStep, Panic
 from agentvault_tui.model import (
     Actor,
     Agent,
@@ -66,6 +66,8 @@ class Cut:
     """Tokens that were exchanged for those, directly or further."""
     derived: int = 0
     """Agents that were made from it, and ended with it."""
+    panic: Panic | None = None
+    """The panic that was on already."""
 
     @property
     def ended_any(self) -> bool:

@@ -146,7 +146,12 @@ class PanicEnd:
         agents = tuple(self._broker.registry.agents())
         counts = self._tokens, len(self._cancelled), self._effective_ms
         return Cut(
-            agents, *counts, durability, calls=self._calls, delegated=self._delegated
+            agents,
+            *counts,
+            durability,
+            calls=self._calls,
+            delegated=self._delegated,
+            panic=self._before,
         )
 
 
