@@ -467,8 +467,8 @@ class Admission:
                 raise ClientGoneError
             if call.cut is not None:
                 about = {**permit.request.about, **call.cancelled_by()}
-                cut = permit.request._replace(about=about)
-                raise await self._calls.denied(cut, call.cut, permit.verdict)
+                request = permit.request._replace(about=about)
+                raise await self._calls.denied(request, call.cut, permit.verdict)
         stepup_now = broker.stepups.find(stepup.id) or stepup
         if stepup_now.status.open:
             raise pending(broker, stepup_now, answer.decision_id)
