@@ -1,6 +1,6 @@
 """Write what the documentation takes from the code: ``make docs``.
 
-The tables of ``docs/configuration.md`` come from ``agentvault_tui/settings.py``: the
+The tables of ``docs/configuration.md`` come from the classes of the settings: the
 fields, their docstrings and their defaults. Those of roles come from the routes' needs,
 `operator_api.calls.ACCESS`, and from `broker.authority`.
 Outcome words and reasons of ``docs/events.md`` come from `presenters.outcomes`.

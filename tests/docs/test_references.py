@@ -18,6 +18,8 @@ from agentvault_tui.model import EventType
 from agentvault_tui.presenters.outcomes import REASONS
 
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+FOREIGN = {"AGENTS.md", "CLAUDE.md"}
+"""Files of the projects that agents work in."""
 ROOMS = tuple(
     path.name for path in (ROOT / "agentvault_tui").iterdir() if path.is_dir()
 )
@@ -95,7 +97,7 @@ def named_paths(page: Path) -> Iterator[str]:
             "screenshots",
             *ROOMS,
         )
-        if name.endswith((".py", ".md")) or first in ours:
+        if (name.endswith((".py", ".md")) and name not in FOREIGN) or first in ours:
             yield name.rstrip("/")
 
 
