@@ -12,7 +12,7 @@ from support.tenant_store import open_store, open_users
 
 from agentvault_tui.home import Home
 from agentvault_tui.tenant.file_store import FileStore
-from agentvault_tui.tenant.signin import Lockouts
+from agentvault_tui.tenant.signin import Lockouts, _network
 
 
 class Counting(FileStore):
@@ -123,3 +123,10 @@ def test_a_reset_ends_a_lock_that_is_not_written_yet(tmp_path: Path) -> None:
         users.reset_otp("ann")
         for who in (ann.sub, f"browser-x {ann.sub}"):
             assert [lockouts.charge(who, "otp") for _ in range(6)] == [0.0] * 5 + [30.0]
+
+
+def test_passwords_tried_from_another_machine_count_by_its_address() -> None:
+    """A network stands for its machines; loopback is told apart by user."""
+    assert _network("192.168.1.7") == ("192.168.1.7", "")
+    assert _network("2001:db8::1:2:3:4") == ("2001:db8::/64", "2001:db8::/48")
+    assert _network("127.0.0.1") == (None, "")

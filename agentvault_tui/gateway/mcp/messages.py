@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Final, TypeGuard
+from typing import Any, Final, TypeGuard, TypeVar
 
 import msgspec
 import rfc8785
@@ -78,6 +78,7 @@ LONGEST_NOTE: Final = 16_384
 Envelope = dict[str, Raw]
 """A message's members, each as its sender wrote it."""
 RequestId = str | int
+_T = TypeVar("_T")
 
 
 def answer(id_: RequestId | None, **member: Raw) -> Envelope:
@@ -440,10 +441,14 @@ class ResultMarks(msgspec.Struct):
         Raises:
             ValueError: it is no JSON object.
         """
-        try:
-            return msgspec.json.decode(value, type=cls)
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError("it is no result") from error
+        return _decode(value, cls, "result")
+
+
+def _decode(text: bytes | Raw, kind: type[_T], name: str) -> _T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"it is no {name}") from error
 
 
 def read_answer(text: bytes) -> Envelope:
@@ -452,10 +457,7 @@ def read_answer(text: bytes) -> Envelope:
     Raises:
         ValueError: it is no JSON object.
     """
-    try:
-        return msgspec.json.decode(text, type=Envelope)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError("it is no message") from error
+    return _decode(text, Envelope, "message")
 
 
 def read_envelope(text: bytes) -> Envelope:
@@ -466,10 +468,7 @@ def read_envelope(text: bytes) -> Envelope:
             are read quickly.
     """
     if len(text) > _MOST_OTHER:
-        try:
-            own = msgspec.structs.astuple(msgspec.json.decode(text, type=_Members))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise ValueError("it is no message") from error
+        own = msgspec.structs.astuple(_decode(text, _Members, "message"))
         if len(text) - sum(len(bytes(one)) for one in own) > _MOST_OTHER:
             raise ValueError("it has too many members")
     envelope = read_answer(text)
@@ -486,18 +485,10 @@ def _solid(text: bytes) -> int:
     return len(text.translate(None, b" \t\r\n"))
 
 
-def text_of(envelope: Envelope, member: str) -> str | None:
-    """Return a member of a server's message that is text."""
+def member_of(envelope: Mapping[str, Raw], member: str, kind: type[_T]) -> _T | None:
+    """Return a member of a server's message; None if it is missing or no *kind*."""
     try:
-        return msgspec.json.decode(envelope[member], type=str)
-    except (KeyError, msgspec.DecodeError):
-        return None
-
-
-def number_of(envelope: Mapping[str, Raw], member: str) -> int | None:
-    """Return a member of a server's message that is a whole number."""
-    try:
-        return msgspec.json.decode(envelope[member], type=int)
+        return msgspec.json.decode(envelope[member], type=kind)
     except (KeyError, msgspec.DecodeError):
         return None
 

@@ -20,8 +20,8 @@ from agentvault_tui.gateway.mcp.messages import (
     ResultMarks,
     answer,
     failed,
+    member_of,
     read_answer,
-    text_of,
 )
 from agentvault_tui.gateway.mcp.servers import McpServer
 from agentvault_tui.gateway.mcp.tool_names import ToolNames
@@ -222,7 +222,7 @@ def listed(
     served: list[object] = [
         tool
         for tool in tools[:MOST_TOOLS]
-        if (name := text_of(tool, "name"))
+        if (name := member_of(tool, "name", str))
         and name != CHECK
         and names.find(name) in allowed
     ]
@@ -293,7 +293,7 @@ def read_greeting(result: bytes, served: frozenset[str]) -> Greeting:
     if versions is not None:
         members["supportedVersions"] = encoded(versions)
     members["capabilities"] = encoded(capabilities)
-    version = text_of(members, "protocolVersion")
+    version = member_of(members, "protocolVersion", str)
     return Greeting(msgspec.json.encode(members), version, versions)
 
 

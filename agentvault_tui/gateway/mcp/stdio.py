@@ -33,12 +33,11 @@ from agentvault_tui.gateway.mcp.messages import (
     Message,
     answer,
     failed,
-    number_of,
+    member_of,
     one_line,
     own_message,
     read_answer,
     read_envelope,
-    text_of,
     unsupported,
 )
 from agentvault_tui.gateway.mcp.pending import PendingRequest, Progress
@@ -485,9 +484,9 @@ class McpProcess:
             envelope = read_envelope(one_line(line.strip()))
         except ValueError:
             return False
-        method = text_of(envelope, "method")
+        method = member_of(envelope, "method", str)
         if method is None:
-            id_ = number_of(envelope, "id") or 0
+            id_ = member_of(envelope, "id", int) or 0
             self._left.pop(id_, None)
             waiting = self._waiting.get(id_)
             if waiting is not None and not waiting.answered.done():
@@ -514,7 +513,7 @@ class McpProcess:
         with suppress(ValueError):
             text = bytes(envelope.get("params", b""))
             params = read_answer(text if len(text) <= LONGEST_NOTE else b"")
-            waiting = self._waiting.get(number_of(params, "progressToken") or 0)
+            waiting = self._waiting.get(member_of(params, "progressToken", int) or 0)
             if waiting is not None:
                 waiting.heard.set()
                 waiting.progress(envelope["params"])

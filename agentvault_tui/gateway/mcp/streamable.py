@@ -17,10 +17,9 @@ from agentvault_tui.gateway.mcp.messages import (
     MODERN,
     Envelope,
     Message,
-    number_of,
+    member_of,
     one_line,
     read_envelope,
-    text_of,
 )
 from agentvault_tui.gateway.mcp.pending import Progress
 from agentvault_tui.gateway.mcp.tool_schemas import ToolSchema
@@ -198,7 +197,7 @@ async def _answered(
             async for one in messages:
                 if _answers(one, posted):
                     return one
-                method = text_of(one, "method")
+                method = member_of(one, "method", str)
                 if method == "notifications/progress":
                     events.progress(one.get("params", Raw(b"{}")))
                 elif method == "notifications/tools/list_changed":
@@ -224,7 +223,7 @@ def _answers(envelope: Envelope, posted: Posted) -> bool:
         return False
     if "error" in envelope and envelope.get("id", Raw(b"null")) == Raw(b"null"):
         return True
-    return "id" in envelope and number_of(envelope, "id") == posted.id
+    return "id" in envelope and member_of(envelope, "id", int) == posted.id
 
 
 async def _events(

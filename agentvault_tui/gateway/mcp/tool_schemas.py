@@ -24,9 +24,9 @@ from agentvault_tui.gateway.mcp.errors import INVALID_PARAMS, McpError, SessionG
 from agentvault_tui.gateway.mcp.messages import (
     PARAMETER,
     Envelope,
+    member_of,
     mismatch,
     read_answer,
-    text_of,
 )
 from agentvault_tui.model import AgentId
 from agentvault_tui.text import visible
@@ -235,7 +235,7 @@ def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
         raise ValueError("it is no list of tools") from error
     schemas, left = {}, _MOST_MEMBERS
     for tool in tools[:MOST_TOOLS]:
-        name = text_of(tool, "name")
+        name = member_of(tool, "name", str)
         if name is None:
             continue
         written = bytes(tool.get("inputSchema", b"{}"))
@@ -245,7 +245,7 @@ def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
         except (msgspec.DecodeError, RecursionError):
             schema = None
         schemas[name] = read_schema(schema)
-    return schemas, text_of(members, "nextCursor")
+    return schemas, member_of(members, "nextCursor", str)
 
 
 def read_schema(schema: object) -> ToolSchema:

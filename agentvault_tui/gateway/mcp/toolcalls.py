@@ -30,7 +30,7 @@ from agentvault_tui.gateway.mcp.messages import (
     Message,
     ResultMarks,
     answer,
-    number_of,
+    member_of,
 )
 from agentvault_tui.gateway.mcp.relay import AskedMessage, McpRelay
 from agentvault_tui.gateway.mcp.servers import (
@@ -333,7 +333,7 @@ def _error_status(envelope: Envelope) -> int:
         return 200
     with suppress(ValueError):
         code = ResultMarks.of(envelope["error"]).code
-        return status_of(number_of({"code": code}, "code") or 0)
+        return status_of(member_of({"code": code}, "code", int) or 0)
     return 200
 
 
