@@ -239,7 +239,7 @@ async def test_a_broker_that_does_not_answer_is_named(
         return []
 
     assert a.gateway.team_calls is not None
-    monkeypatch.setattr(a.gateway.team_calls._store, "asked", none)
+    monkeypatch.setattr(a.gateway.team_calls._store, "requested", none)
     async with operators_http(b.bench) as http:
         answer = await http.post("/api/calls/call_nobody/cut")
     assert answer.status_code == 503
