@@ -102,7 +102,7 @@ def print_event(
         (20, out.cell(event.time[:19] + "Z", "quiet")),
         (8, out.word(row.word)),
         *by,
-        (18, Cell(row.actor, "strong")),
+        (18, Cell(row.actor.name, "strong")),
         (20, Cell(Shown(deed))),
         (30, Cell(Shown(" ".join(filter(None, about))))),
         (0, out.own_words(why) if theirs else Cell(Shown(why))),

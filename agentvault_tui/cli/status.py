@@ -7,15 +7,16 @@ from datetime import datetime
 
 import click
 
-from agentvault_tui.amounts import bare_units, render_units
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.output import Cell, Output, short_time
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SystemClock, parse_iso, span
 from agentvault_tui.operator_api import calls as api
+from agentvault_tui.operator_api.displayer import Displayer
 from agentvault_tui.operator_api.gateway import CallInfo, broker_names
-from agentvault_tui.operator_api.limits import CallOutInfo, LimitInfo, LimitUseInfo
+from agentvault_tui.operator_api.limits import CallOutInfo
 from agentvault_tui.operator_api.shapes import StatusInfo, TeamInfo
+from agentvault_tui.presenters.limits import LimitRows, windows
 
 _HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 
@@ -165,10 +166,18 @@ def limits(session: CliSession) -> None:
         out.line(out.word("fault"), " ", out.cell(listing.problem, limit=400))
     if not listing.limits:
         out.line("no limits: limits.toml in the home would have them")
-    rows = []
-    for limit in listing.limits:
-        uses = [use for use in listing.uses if use.limit == limit.id]
-        rows += [_limit_row(limit, use) for use in uses] or [_limit_row(limit, None)]
+    now = SystemClock().now()
+    shown = Displayer(ascii_only=out.ascii_only).read(listing, LimitRows)
+    rows = [
+        (
+            *(one.limit.id, one.subject, one.used, one.rest, one.allows),
+            span(max(1, round((one.frees_at - now).total_seconds())))
+            if one.frees_at
+            else "-",
+            one.beyond,
+        )
+        for one in windows(shown)
+    ]
     if rows:
         headers = ("LIMIT", "FOR", "USED", "LEFT", "OF", "FREES IN", "BEYOND")
         cells = [[out.cell(text) for text in row] for row in rows]
@@ -190,29 +199,3 @@ def _answers(hook: CallOutInfo) -> str:
         return "not asked yet"
     outcome = hook.problem or f"answered in {hook.ms} ms"
     return f"{hook.asked_at[:19]}Z: {outcome}"
-
-
-def _limit_row(limit: LimitInfo, use: LimitUseInfo | None) -> tuple[str, ...]:
-    whose, frees = "everyone" if limit.per == "all" else "-", "-"
-    if use is not None:
-        if limit.per == "resource":
-            whose = use.resource or "no resource"
-        whose = use.agent_name or whose
-        if use.frees_at is not None:
-            left = parse_iso(use.frees_at) - SystemClock().now()
-            frees = span(max(1, round(left.total_seconds())))
-    used, rest = (use.used, use.left) if use else (0, limit.most)
-
-    def amount(units: int) -> str:
-        return bare_units(units, limit.currency, in_major=limit.in_major)
-
-    most = render_units(limit.most, limit.currency, in_major=limit.in_major)
-    return (
-        limit.id,
-        whose,
-        amount(used),
-        amount(rest),
-        f"{most} in {limit.within}",
-        frees,
-        "a person" if limit.over == "step_up" else "denied",
-    )

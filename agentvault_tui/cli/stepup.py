@@ -339,9 +339,9 @@ def print_stepup(
 
     intake = Intake(ascii_only=out.ascii_only)
     row, shown = intake.stepup(item), None
-    if row.request is not None and body is not None:
+    if row.held is not None and body is not None:
         shown = body_view(
-            row.request, body, ascii_only=out.ascii_only, hex_bytes=_HEX_BYTES
+            row.held, body, ascii_only=out.ascii_only, hex_bytes=_HEX_BYTES
         )
     past = PastDecisions(tuple(map(intake.stepup, before)))
     facts = StepUpFacts(row, intake.shown(owner), past, SystemClock().now(), shown)

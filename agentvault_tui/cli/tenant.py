@@ -148,8 +148,7 @@ def _held_facts(
         from agentvault_tui.presenters.stepup_rows import request_facts, unreadable
 
         row = Intake(ascii_only=session.out.ascii_only).stepup(stepup)
-        held = row.request
-        if held and (held.body.sha256, f"{held.body.size}") == (
+        if (held := row.held) and (held.body.sha256, f"{held.body.size}") == (
             sent.get("body_sha256"),
             sent.get("body_bytes"),
         ):

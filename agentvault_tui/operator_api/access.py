@@ -11,7 +11,9 @@ from agentvault_tui.operator_api.shapes import (
     AgentRef,
     DeviceInfo,
     Json,
-    Moment,
+    Maybe,
+    Text,
+    Time,
     WireShape,
 )
 
@@ -234,26 +236,26 @@ class HookInfo(WireShape, kw_only=True):
     """The step-up that waits for a person; approved, the same call is allowed once."""
 
 
-class TreeToken(WireShape, kw_only=True):
+class TreeToken(WireShape[Text, Time, Maybe], kw_only=True):
     """A live token of a delegation tree."""
 
-    id: str
-    parent_id: str | None
+    id: Annotated[Text, 80]
+    parent_id: Annotated[Maybe, 80]
     """The token it was exchanged for; null for the root."""
     depth: int
     """How often it was passed on."""
-    agent: AgentRef
-    scope: str
-    resource: str | None
-    expires_at: Moment
+    agent: AgentRef[Text, Time]
+    scope: Annotated[Text, 700_000]
+    resource: Annotated[Maybe, 700_000]
+    expires_at: Time
     below: int
     """Live tokens that end with it."""
 
 
-class DelegationTree(WireShape, kw_only=True):
+class DelegationTree(WireShape[Text, Time, Maybe], kw_only=True):
     """Live tokens that were passed on, with those they came from."""
 
-    tokens: tuple[TreeToken, ...]
+    tokens: tuple[TreeToken[Text, Time, Maybe], ...]
     """Each before those exchanged for it; at most a thousand."""
     total: int
     """How many there are."""

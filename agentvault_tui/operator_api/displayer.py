@@ -35,7 +35,7 @@ _WORDS: Final = 24_000
 """Cached short texts with their converted form: ids and names of 10,000 agents fit."""
 _NOTHING: Final = Shown("")
 
-ShapeT = TypeVar("ShapeT", bound="WireShape[Any, Any]")
+ShapeT = TypeVar("ShapeT", bound="WireShape[Any, Any, Any]")
 Convert: TypeAlias = Callable[["Displayer", Any], object]
 
 
@@ -77,11 +77,27 @@ class Displayer:
         displayed = copy(info)
         if not isinstance(displayed, kind):
             raise TypeError(f"{type(info).__name__} is no {kind.__name__}")
-        for name, convert in plan(type(info)):
+        for name, convert, maybe in plan(type(info)):
             value = getattr(info, name)
             if value or value == "":  # most members of most shapes are empty
                 setattr(displayed, name, convert(self, value))
+            elif maybe:
+                setattr(displayed, name, _NOTHING)
         return displayed
+
+    def extend(
+        self, info: WireShape[Any, Any, Any], kind: type[ShapeT], **derived: object
+    ) -> ShapeT:
+        """Return *info* as it can be drawn, with members that are derived from it.
+
+        Args:
+            info: a decoded shape; it stays as it is.
+            kind: a subclass of its class with ``[Shown, datetime]``.
+            derived: members of the subclass, and others that replace those of *info*.
+        """
+        displayed = self.read(info, type(info))
+        names = (one for one in displayed.__struct_fields__ if one not in derived)
+        return kind(**{one: getattr(displayed, one) for one in names}, **derived)
 
     def read_all(
         self, infos: Iterable[WireShape], kind: type[ShapeT]
@@ -99,10 +115,29 @@ def moment(raw: str | None) -> datetime | None:
 
 
 @cache
-def plan(kind: type[WireShape]) -> tuple[tuple[str, Convert], ...]:
-    """List the members of a shape to convert."""
-    plans = ((one.name, _convert(one.type)) for one in fields(kind))
-    return tuple((name, convert) for name, convert in plans if convert)
+def plan(kind: type[WireShape]) -> tuple[tuple[str, Convert, bool], ...]:
+    """List the members of a shape to convert, and whether null is drawn as empty."""
+    plans = ((one.name, _convert(one.type), one.type) for one in fields(kind))
+    return tuple(
+        (name, convert, _is_maybe(hint)) for name, convert, hint in plans if convert
+    )
+
+
+def _is_maybe(hint: Any) -> bool:
+    inner = get_args(hint)[:1] if get_origin(hint) is Annotated else ()
+    return bool(inner) and type(None) in get_args(inner[0])
+
+
+def _convert_drawn(hint: Any, *, optional: bool) -> Convert:
+    """Return the conversion of a marked text, moment or shape."""
+    limits = [one for one in hint.__metadata__ if isinstance(one, int)]
+    if get_args(hint)[0] is not str and not _is_maybe(hint):
+        return lambda displayer, value: displayer.read(value, type(value))
+    if not limits:
+        return lambda _, raw: moment(raw) or (None if optional else EPOCH)
+    if limits[-1] == _NAME:
+        return Displayer.word
+    return lambda displayer, raw: displayer.shown(raw, limits[-1])
 
 
 def _convert(hint: Any, *, optional: bool = False) -> Convert | None:
@@ -113,18 +148,11 @@ def _convert(hint: Any, *, optional: bool = False) -> Convert | None:
     """
     parts, origin = get_args(hint), get_origin(hint)
     if origin is Annotated and DRAWN in hint.__metadata__:
-        limits = [one for one in hint.__metadata__ if isinstance(one, int)]
-        if parts[0] is not str:
-            return lambda displayer, value: displayer.read(value, type(value))
-        if not limits:
-            return lambda _, raw: moment(raw) or (None if optional else EPOCH)
-        if limits[-1] == _NAME:
-            return Displayer.word
-        return lambda displayer, raw: displayer.shown(raw, limits[-1])
+        return _convert_drawn(hint, optional=optional)
     if origin is tuple and parts[1] is ... and (one := _convert(parts[0])):
         return lambda displayer, values: tuple([one(displayer, x) for x in values])
-    if origin is dict and (value := _convert(parts[1])):
-        name = _convert(parts[0]) or (lambda _, raw: raw)
+    if origin is dict and any(map(_convert, parts)):
+        name, value = (_convert(one) or (lambda _, raw: raw) for one in parts)
         return lambda displayer, values: {
             name(displayer, key): value(displayer, each) for key, each in values.items()
         }
@@ -133,6 +161,11 @@ def _convert(hint: Any, *, optional: bool = False) -> Convert | None:
         converted = [one for x in parts if (one := _convert(x, optional=optional))]
         if len(converted) == 1:
             return converted[0]
+        if len(converted) == 2 and DRAWN in repr(parts[0]):  # one, or several
+            alone, several = converted
+            return lambda displayer, value: (
+                several if isinstance(value, tuple) else alone
+            )(displayer, value)
     if DRAWN in repr(hint):
         raise TypeError(f"no conversion for a member of type {hint}")
     return None

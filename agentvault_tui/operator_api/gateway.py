@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, UnsetType, field
 
@@ -67,7 +67,7 @@ class CallList(WireShape, kw_only=True):
     """True where a team's store is away: then these are this broker's alone."""
 
 
-def broker_names(brokers: Sequence[MemberInfo]) -> dict[str, str]:
+def broker_names(brokers: Sequence[MemberInfo[Any, Any]]) -> dict[str, str]:
     """Return distinct names of brokers, by id: hosts, or ids if these are alike."""
     hosts = [one.host for one in brokers]
     alike = len(set(hosts)) < len(hosts)

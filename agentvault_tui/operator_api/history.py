@@ -9,8 +9,10 @@ from msgspec import UNSET, UnsetType, field
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.limits import LimitList
 from agentvault_tui.operator_api.shapes import (
+    ABSENT,
     CountsInfo,
     Json,
+    Maybe,
     Moment,
     PastAgentInfo,
     StatusInfo,
@@ -21,30 +23,30 @@ from agentvault_tui.operator_api.shapes import (
 )
 
 
-class ActorInfo(WireShape, kw_only=True, gc=False):
+class ActorInfo(WireShape[Text, Time], kw_only=True, gc=False):
     """Who acted; an agent's name is untrusted."""
 
-    kind: str
-    id: str
-    name: str
+    kind: Annotated[Text, 20]
+    id: Annotated[Text, 80]
+    name: Annotated[Text, 80]
 
 
-class EventInfo(WireShape, kw_only=True):
+class EventInfo(WireShape[Text, Time, Maybe], kw_only=True):
     """One event of the ledger."""
 
     seq: int
-    time: Moment
-    type: str
-    actor: ActorInfo
-    agent_id: str | None = None
-    action: str | None = None
-    resource: str | None = None
-    outcome: str | None = None
-    reason: str | None = None
-    rule: str | None = None
-    decision_id: str | None = None
+    time: Time
+    type: Annotated[Text, 80]
+    actor: ActorInfo[Text, Time]
+    agent_id: Annotated[Maybe, 80] = ABSENT
+    action: Annotated[Maybe, 80] = ABSENT
+    resource: Annotated[Maybe, 80] = ABSENT
+    outcome: Annotated[Maybe, 80] = ABSENT
+    reason: Maybe = ABSENT
+    rule: Annotated[Maybe, 80] = ABSENT
+    decision_id: Annotated[Maybe, 80] = ABSENT
     detail: Json = field(default_factory=dict)
-    hash: str = ""
+    hash: Annotated[Text, 80] = ""  # type: ignore[assignment]
 
 
 class LoosenedInfo(WireShape, kw_only=True):

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from agentvault_tui.operator_api.shapes import Moment, WireShape
+from typing import Annotated
+
+from agentvault_tui.operator_api.shapes import Maybe, Moment, Text, Time, WireShape
 
 
-class LimitInfo(WireShape, kw_only=True):
+class LimitInfo(WireShape[Text, Time], kw_only=True):
     """How much of some scopes may be used in a rolling window."""
 
-    id: str
+    id: Annotated[Text, 80]
     scopes: tuple[str, ...]
     agents: tuple[str, ...]
     per: str
-    within: str
+    within: Annotated[Text, 20]
     most: int
     """Requests, or an amount in the unit of each service."""
-    currency: str | None
+    currency: Annotated[Text, 20] | None
     in_major: bool = False
     """Whether `most`, `used` and `left` are ten-thousandths of the currency's major
     unit."""
     over: str
 
 
-class LimitUseInfo(WireShape, kw_only=True):
+class LimitUseInfo(WireShape[Text, Time, Maybe], kw_only=True):
     """One window that holds something."""
 
-    limit: str
-    agent_id: str | None
-    agent_name: str | None
-    resource: str | None
+    limit: Annotated[Text, 80]
+    agent_id: Annotated[Maybe, 80]
+    agent_name: Annotated[Maybe, 80]
+    resource: Annotated[Maybe, 80]
     used: int
     left: int
-    frees_at: str | None
+    frees_at: Time | None
 
 
 class CallOutInfo(WireShape, kw_only=True):
@@ -52,10 +54,10 @@ class CallOutInfo(WireShape, kw_only=True):
     """Its problem, if it failed."""
 
 
-class LimitList(WireShape, kw_only=True):
+class LimitList(WireShape[Text, Time, Maybe], kw_only=True):
     """The limits in effect, the windows in use, those with least left first."""
 
-    limits: tuple[LimitInfo, ...]
-    uses: tuple[LimitUseInfo, ...]
+    limits: tuple[LimitInfo[Text, Time], ...]
+    uses: tuple[LimitUseInfo[Text, Time, Maybe], ...]
     hooks: tuple[CallOutInfo, ...]
-    problem: str | None
+    problem: Maybe

@@ -6,16 +6,20 @@ A member with a default came later than the first version: a broker of an earlie
 may leave it out. One that is `msgspec.UNSET` is absent. Moments are RFC 3339, in UTC.
 
 A shape is read as ``Info`` (texts of others as `str`, moments as text) or, after
-`displayer.Displayer.read`, as ``Info[Shown, datetime]``: then it can be drawn.
+`displayer.Displayer.read`, as ``Info[Shown, datetime]``: then it can be drawn. A shape
+whose absent texts are drawn as empty ones is ``Info[Shown, datetime, Shown]``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from agentvault_tui.held_body import HeldRequestInfo
+from agentvault_tui.model import CHANGE_ID, repeat_words
 
 Json: TypeAlias = dict[str, object]
 """A JSON object whose members others choose."""
@@ -34,12 +38,15 @@ if TYPE_CHECKING:
 
     Text = TypeVar("Text", bound=str, default=str)
     Time = TypeVar("Time", default=str)
+    Maybe = TypeVar("Maybe", default=str | None)
 else:
-    # Both kinds are one class: msgspec and OpenAPI see texts and moments of the wire.
+    # All kinds are one class: msgspec and OpenAPI see texts and moments of the wire.
     Text = Annotated[str, DRAWN, 200]
     """Text of others. The number is the cells it may take where it is drawn; where
     a member is ``Annotated[Text, 80]``, the last one counts."""
     Time = Annotated[Moment, DRAWN]
+    Maybe = Annotated[str | None, DRAWN, 200]
+    """Text of others: null where there is none, and empty where it is drawn."""
 
     class Generic:
         """Accepts both kinds, and marks the shapes in a shape that are converted."""
@@ -47,10 +54,15 @@ else:
         __slots__ = ()
 
         def __class_getitem__(cls, kinds: object) -> Any:
-            return Annotated[cls, DRAWN] if kinds == (Text, Time) else cls
+            drawn = kinds in ((Text, Time), (Text, Time, Maybe))
+            return Annotated[cls, DRAWN] if drawn else cls
 
 
-class WireShape(Struct, Generic[Text, Time], kw_only=True):
+ABSENT: Final[Any] = None
+"""The default of a `Maybe`."""
+
+
+class WireShape(Struct, Generic[Text, Time, Maybe], kw_only=True):
     """A request, an answer, or a part of one."""
 
 
@@ -268,36 +280,54 @@ class DeviceInfo(WireShape[Text, Time], kw_only=True):
     expires_at: Time
 
 
-class DeciderInfo(WireShape, kw_only=True):
+class DeciderInfo(WireShape[Text, Time], kw_only=True):
     """Who decided a step-up: an approver, or the local operator who denied."""
 
-    sub: str
-    name: str
-    amr: tuple[str, ...] = ()
-    auth_time: Moment | None = None
+    sub: Annotated[Text, 80]
+    name: Annotated[Text, 80]
+    amr: tuple[Annotated[Text, 20], ...] = ()
+    auth_time: Time | None = None
 
 
-class RepeatInfo(WireShape, kw_only=True):
+class RepeatInfo(WireShape[Text, Time], kw_only=True):
     """How often more the same is, or is to be, approved with one proof."""
 
     count: int
     within: int
     """Seconds."""
-    bounds: dict[str, dict[str, int]]
+    bounds: dict[Annotated[Text, 40], dict[str, int]]
     """The largest value (``max``) of each parameter that may differ."""
     left: int
     """How often it still replaces a person."""
-    expires_at: Moment | None
+    expires_at: Time | None
     """Null until it is approved."""
 
+    @property
+    def words(self) -> str:
+        """The repeats that are approved next to the request itself."""
+        most = {str(name): one.get("max", 0) for name, one in self.bounds.items()}
+        return repeat_words(self.count, self.within, most)
 
-class ApprovalsInfo(WireShape, kw_only=True):
+
+class ApprovalsInfo(WireShape[Text, Time], kw_only=True):
     """Where several people have to approve: who has, and who may still."""
 
     have: int
     need: int
-    by: tuple[DeciderInfo, ...]
-    may: str
+    by: tuple[DeciderInfo[Text, Time], ...]
+    may: Annotated[Text, 4000]
+
+    @property
+    def words(self) -> str:
+        """Who has approved, and who may still."""
+        names = people(self.by)
+        has = f"{self.have} of {self.need}{f' ({names})' if names else ''}"
+        return f"{has}; may still: {self.may}"
+
+
+def people(deciders: Iterable[DeciderInfo[Any, Any]]) -> str:
+    """Name the people of a decision, in their order."""
+    return ", ".join(one.name or one.sub for one in deciders)
 
 
 class MoneyInfo(WireShape, kw_only=True):
@@ -309,18 +339,22 @@ class MoneyInfo(WireShape, kw_only=True):
     """Digits of the minor unit of the currency."""
 
 
-class StepUpInfo(WireShape, kw_only=True):
+_WHOLE: Final = 700_000
+"""More cells than the largest field the broker lets in can become."""
+
+
+class StepUpInfo(WireShape[Text, Time, Maybe], kw_only=True):
     """A request held for a person: everything they decide about."""
 
-    id: str
-    agent_id: str
-    agent_name: str
-    scope: str
-    action: str
-    resource: str | None
+    id: Annotated[Text, 80]
+    agent_id: Annotated[Text, 80]
+    agent_name: Annotated[Text, _WHOLE]
+    scope: Annotated[Text, _WHOLE]
+    action: Annotated[Text, _WHOLE]
+    resource: Annotated[Maybe, _WHOLE]
     parameters: Json
     money: MoneyInfo | None = None
-    resource_indicator: str | None = None
+    resource_indicator: Annotated[Maybe, _WHOLE] = ABSENT
     authorization_details: tuple[Json, ...] | None = None
     """RFC 9396, as a resource server will see it."""
     request: HeldRequestInfo | None = None
@@ -328,37 +362,55 @@ class StepUpInfo(WireShape, kw_only=True):
     """Whether an evaluation asked: it is answered once, and no token is issued."""
     unlimited: bool = False
     """Whether only the scope limits the use of the token."""
-    repeat: RepeatInfo | None = None
-    repeat_of: str | None = None
+    repeat: RepeatInfo[Text, Time] | None = None
+    repeat_of: Annotated[Maybe, 80] = ABSENT
     """The step-up whose approval replaced a person."""
-    reason: str | None
+    reason: Annotated[Maybe, _WHOLE]
     """The agent's own words: unverified."""
-    rule: str
-    why: str
+    rule: Text
+    why: Annotated[Text, 1000]
     risk: str
-    policy_version: str = ""
-    nonce: str = ""
-    digest: str
-    fingerprint: str
+    policy_version: Text = ""  # type: ignore[assignment]
+    nonce: Text = ""  # type: ignore[assignment]
+    digest: Text
+    fingerprint: Annotated[Text, 8]
     ttl: int
     count: int = 1
-    connection: str | None = None
-    problem: str | None = None
+    connection: Annotated[Maybe, 80] = ABSENT
+    problem: Annotated[Maybe, 400] = ABSENT
     """Why the last try at approving led to no decision."""
-    requested_at: Moment
-    expires_at: Moment
-    status: str
-    decided_by: DeciderInfo | tuple[DeciderInfo, ...] | None = None
+    requested_at: Time
+    expires_at: Time
+    status: Annotated[Text, 20]
+    decided_by: DeciderInfo[Text, Time] | tuple[DeciderInfo[Text, Time], ...] | None = (
+        None
+    )
     """A list, in their order, where several people had to approve."""
-    approvals: ApprovalsInfo | None = None
+    approvals: ApprovalsInfo[Text, Time] | None = None
     """Null where one person decides."""
-    decided_at: Moment | None = None
-    fetched_at: Moment | None = None
-    denial: str | None = None
-    begun_at: Moment | None = None
-    redeemed_at: Moment | None = None
-    device: DeviceInfo | None = None
+    decided_at: Time | None = None
+    fetched_at: Time | None = None
+    denial: Annotated[Maybe, 400] = ABSENT
+    begun_at: Time | None = None
+    redeemed_at: Time | None = None
+    device: DeviceInfo[Text, Time] | None = None
     """The caller's own, while authorizing; null for everybody else."""
+
+    @property
+    def deciders(self) -> tuple[DeciderInfo[Text, Time], ...]:
+        """The people who decided it."""
+        by = self.decided_by
+        return by if isinstance(by, tuple) else (by,) if by else ()
+
+    @property
+    def open(self) -> bool:
+        """Whether it can still be decided."""
+        return self.status in OPEN
+
+    @property
+    def is_change(self) -> bool:
+        """Whether an operator asks for a change, and no agent for an action."""
+        return self.id.startswith(f"{CHANGE_ID}_")
 
 
 class StepUpList(WireShape, kw_only=True):
@@ -385,15 +437,28 @@ class PanicInfo(WireShape[Text, Time], kw_only=True):
         return f"{by}: {self.reason}" if self.reason else by
 
 
-class TenantInfo(WireShape, kw_only=True):
+class TenantInfo(WireShape[Text, Time], kw_only=True):
     """The tenant as the broker reaches it."""
 
-    issuer: str
+    issuer: Text
     kind: str
     reachable: bool | UnsetType = UNSET
     """Absent in the past."""
     way: str | UnsetType = UNSET
     """Absent in the past."""
+
+    @property
+    def is_reachable(self) -> bool:
+        """Whether it answers, as far as is known."""
+        return self.reachable is not False
+
+    @property
+    def host(self) -> str:
+        """Host and port of the issuer, or all of it where that is no URL."""
+        try:
+            return urlsplit(self.issuer).netloc or self.issuer
+        except ValueError:
+            return self.issuer
 
 
 class VerifiedInfo(WireShape, kw_only=True):
@@ -416,12 +481,17 @@ class LedgerInfo(WireShape, kw_only=True):
     fault: str | UnsetType | None = UNSET
     """Absent in the past; the problem that verification found, else null."""
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether it records, as far as is known."""
+        return self.writable is not False
 
-class MemberInfo(WireShape, kw_only=True):
+
+class MemberInfo(WireShape[Text, Time], kw_only=True):
     """One broker of a team: alive if it was seen within two seconds."""
 
-    id: str
-    host: str
+    id: Annotated[Text, 80]
+    host: Annotated[Text, 80]
     version: str
     since: str
     last_seen_at: str
@@ -430,34 +500,39 @@ class MemberInfo(WireShape, kw_only=True):
     reason: str | None = None
 
 
-class TeamInfo(WireShape, kw_only=True):
+class TeamInfo(WireShape[Text, Time], kw_only=True):
     """The brokers that share one store; `broker` is the one that answers."""
 
     name: str
     store: str
     broker: str = ""
-    brokers: tuple[MemberInfo, ...] = ()
+    brokers: tuple[MemberInfo[Text, Time], ...] = ()
 
 
-class StatusInfo(WireShape, kw_only=True):
+class StatusInfo(WireShape[Text, Time], kw_only=True):
     """The broker in one line."""
 
-    version: str
-    tenant: TenantInfo
+    version: Annotated[Text, 20]
+    tenant: TenantInfo[Text, Time]
     ledger: LedgerInfo
-    panic: PanicInfo
+    panic: PanicInfo[Text, Time]
     agents: int
     stepups_pending: int
     alerts_dead: int = 0
     """Alerts that their sinks did not take for a day."""
     policy_version: str | UnsetType = UNSET
     """Absent in the past."""
-    warnings: tuple[str, ...]
+    warnings: tuple[Text, ...]
     agents_url: str | UnsetType = UNSET
     """Where agents reach the broker; absent until they can, and in the past."""
-    team: TeamInfo | UnsetType = UNSET
+    team: TeamInfo[Text, Time] | UnsetType = UNSET
     stale: bool | UnsetType = UNSET
     """True while the team's store is away: changes of other brokers are unknown."""
+
+    @property
+    def brokers(self) -> tuple[MemberInfo[Text, Time], ...]:
+        """The brokers of the team; none without a team."""
+        return self.team.brokers if self.team else ()
 
 
 class HeadInfo(WireShape, kw_only=True):
@@ -470,12 +545,12 @@ class HeadInfo(WireShape, kw_only=True):
 # Policy
 
 
-class ScopeInfo(WireShape, kw_only=True):
+class ScopeInfo(WireShape[Text, Time, Maybe], kw_only=True):
     """A scope of the catalogue."""
 
-    description: str
+    description: Text
     risk: str
-    revoking: str | None = None
+    revoking: Annotated[Maybe, 400] = ABSENT
 
 
 # Connections

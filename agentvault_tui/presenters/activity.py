@@ -20,7 +20,8 @@ from agentvault_tui.operator_api.history import (
     ScopeUseInfo,
 )
 from agentvault_tui.presenters.intake import Intake
-from agentvault_tui.presenters.records import QUARTERS, LimitRow
+from agentvault_tui.presenters.limits import LimitRows, LimitWindow, windows
+from agentvault_tui.presenters.records import QUARTERS
 from agentvault_tui.text import Shown
 
 Denials: TypeAlias = DenialsInfo[Shown, datetime]
@@ -64,7 +65,7 @@ class ActivityRow(Struct, frozen=True):
     """Whether scopes and denials count everything, or of very many the latest."""
     revoked: PastCut | None = None
     """None of one that is served, and while the record is on its way."""
-    limits: tuple[LimitRow, ...] = ()
+    limits: tuple[LimitWindow, ...] = ()
     """Windows of which little is left to it."""
     trials: tuple[AdviceInfo, ...] = ()
     """Its permissions removed on trial; the words are not displayable yet."""
@@ -86,6 +87,6 @@ def read_activity(intake: Intake, info: PastActivityInfo) -> ActivityRow:
         elevated=now.revoke.elevated if now else 0,
         whole=info.whole,
         revoked=intake.read(revoked, PastCut) if revoked else None,
-        limits=tuple(intake.limits(now.limits)[0]) if now else (),
+        limits=tuple(windows(intake.read(now.limits, LimitRows))) if now else (),
         trials=now.trials if now else (),
     )

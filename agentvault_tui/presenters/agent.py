@@ -271,7 +271,7 @@ def _limits(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
             "" if rows else "Limits",
             (left, p.waiting if one.left else p.danger),
             (frees, p.muted),
-            (f"  {one.limit} {one.whose}", p.text),
+            (f"  {one.id}", p.text),
         )
         rows.append(pen.cut(row, width))
     return rows

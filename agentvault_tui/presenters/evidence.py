@@ -117,7 +117,7 @@ def _members(
     yield pen.fact("What", (row.type, p.text), (f"  {word}", style))
     kind = shown(event.actor.kind, 20) if event else ""
     who = shown(event.actor.id, 200) if event else ""
-    names = dict.fromkeys(part for part in (kind, row.actor, who) if part)
+    names = dict.fromkeys(part for part in (kind, row.actor.name, who) if part)
     yield from pen.facts("Who", " ".join(names), width, 3)[0]
     if row.agent_id and row.agent_id != who:
         name = directory.agent_name(row.agent_id)
@@ -196,7 +196,7 @@ def _story(
             ),
             (f"  {event.word:<8}", event_words.style(p, event)),
             (f" {pen.clip(event_words.deed(event), 24):<24}", p.text),
-            (f" {pen.clip(event.actor, 24)}", p.text),
+            (f" {pen.clip(event.actor.name, 24)}", p.text),
             (f"  {event.reason}" if event.type == "agent.revoked" else "", p.muted),
         )
         right: Row = ((f"{event.seq:,}", p.muted),)

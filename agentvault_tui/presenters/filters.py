@@ -328,7 +328,7 @@ def _of_event(
             phrase = event_phrase(row.type)
             what = (row.type, phrase, row.word, row.action, row.resource, row.note)
             why = (row.outcome, row.reason, row.rule, row.agent_id, row.decision_id)
-            texts = (directory.agent_name(row.agent_id), row.actor, *what, *why)
+            texts = (directory.agent_name(row.agent_id), row.actor.name, *what, *why)
             return value in " ".join(texts).lower()
         case "agent":
             name = directory.agent_name(row.agent_id).lower()

@@ -12,8 +12,8 @@ from typing import Any, Final
 from msgspec import UNSET
 from msgspec.structs import asdict
 
-from agentvault_tui.amounts import render_units, shown_parameters
-from agentvault_tui.clock import parse_iso, span
+from agentvault_tui.amounts import shown_parameters
+from agentvault_tui.clock import span
 from agentvault_tui.headline import gist, wish
 from agentvault_tui.held_body import Described, HeldRequestInfo
 from agentvault_tui.model import (
@@ -21,46 +21,31 @@ from agentvault_tui.model import (
     detail_members,
     limits_nothing,
     other_details,
-    repeat_words,
 )
 from agentvault_tui.operator_api.access import DelegationTree
 from agentvault_tui.operator_api.displayer import EPOCH, Displayer, moment
-from agentvault_tui.operator_api.gateway import broker_names
-from agentvault_tui.operator_api.history import EventInfo
-from agentvault_tui.operator_api.limits import LimitList, LimitUseInfo
+from agentvault_tui.operator_api.history import ActorInfo, EventInfo
 from agentvault_tui.operator_api.shapes import (
     OUTCOMES,
     AgentInfo,
-    ApprovalsInfo,
-    DeciderInfo,
     PastAgentInfo,
-    RepeatInfo,
     ScopeInfo,
-    StatusInfo,
     StepUpInfo,
     TokenInfo,
 )
 from agentvault_tui.presenters.changes import ChangeParts, loosened
-from agentvault_tui.presenters.moments import plural, size
+from agentvault_tui.presenters.moments import size
 from agentvault_tui.presenters.outcomes import outcome_word, reason_words
 from agentvault_tui.presenters.records import (
     RISKS,
     AgentRow,
-    DeciderRow,
-    DeviceRow,
     EventRow,
     HeldRequest,
-    LimitRow,
     LiveToken,
-    PanicRow,
-    RepeatRow,
     ScopeRow,
-    StatusRow,
     StepUpRow,
     TokenScope,
     TreeRow,
-    host_of,
-    whose_limit,
 )
 from agentvault_tui.presenters.stepups import rank
 from agentvault_tui.text import Shown
@@ -74,6 +59,7 @@ _LINE: Final = 200
 _WORDS: Final = 24_000
 """Agents' sets of scopes, and kinds of tokens, that are remembered."""
 _NOTHING: Final = Shown("")
+_NO_DETAIL: Final[dict[str, object]] = {}
 _UNKNOWN: Final = Shown("not in the catalogue")
 
 
@@ -90,12 +76,9 @@ class Intake(Displayer):
         """Take the scopes of ``GET /api/policy``."""
         self._granted.clear()
         for name, scope in catalogue.items():
-            self._catalogue[name] = ScopeRow(
-                self.shown(name, _NAME),
-                scope.risk if scope.risk in RISKS else "high",
-                self.shown(scope.description),
-                self.shown(scope.revoking, 400),
-            )
+            risk = scope.risk if scope.risk in RISKS else "high"
+            row = self.extend(scope, ScopeRow, name=self.word(name), risk=risk)
+            self._catalogue[name] = row
 
     @property
     def scopes(self) -> set[Shown]:
@@ -104,7 +87,9 @@ class Intake(Displayer):
     def scope(self, name: str) -> ScopeRow:
         """Return the facts of a scope; an unknown one counts as high risk."""
         entry = self._catalogue.get(name)
-        return entry or ScopeRow(self.shown(name, _NAME), "high", _UNKNOWN, Shown(""))
+        return entry or ScopeRow(
+            name=self.word(name), risk="high", description=_UNKNOWN, revoking=_NOTHING
+        )
 
     def agent(self, info: PastAgentInfo) -> AgentRow:
         """Convert an agent, now or in the past."""
@@ -124,24 +109,13 @@ class Intake(Displayer):
         path: tuple[object, ...] = ()
         for one in info.tokens:
             path = (*path[: one.depth], (one.agent.id, one.scope, one.resource))
-            ends, row = moment(one.expires_at) or EPOCH, rows.get(path)
-            if row is not None:
-                rows[path] = row._replace(
-                    tokens=row.tokens + 1,
-                    below=row.below + one.below,
-                    expires_at=max(row.expires_at, ends),
-                )
+            row, token = rows.get(path), self.extend(one, TreeRow)
+            if row is None:
+                rows[path] = token
                 continue
-            rows[path] = TreeRow(
-                id=self.shown(one.id, _NAME),
-                agent_id=self.shown(one.agent.id, _NAME),
-                name=self.shown(one.agent.name, _NAME),
-                depth=one.depth,
-                scope=self.shown(one.scope, _WHOLE),
-                resource=self.shown(one.resource, _WHOLE),
-                below=one.below,
-                expires_at=ends,
-            )
+            row.tokens += 1
+            row.below += token.below
+            row.expires_at = max(row.expires_at, token.expires_at)
         rank = {path: number for number, path in enumerate(rows)}
 
         def place(path: tuple[object, ...]) -> list[int]:
@@ -186,54 +160,29 @@ class Intake(Displayer):
         else:
             details = shown_parameters(details, money)
         how: dict[str, Any] = {"unlimited": bare, "change": about}
-        return StepUpRow(
-            id=self.shown(info.id, _NAME),
-            agent_id=self.shown(info.agent_id, _NAME),
-            agent_name=self.shown(info.agent_name, _WHOLE),
-            action=self.shown(info.action, _WHOLE),
+        return self.extend(
+            info,
+            StepUpRow,
             scope=self.shown(info.scope or info.action, _WHOLE),
-            resource=self.shown(info.resource, _WHOLE),
-            parameters=self._rows(sorted(details.items(), key=rank)),
-            reason=self.shown(info.reason, _WHOLE),
-            rule=self.shown(info.rule),
-            why=self.shown(info.why, 1000),
             risk=info.risk if info.risk in RISKS else "high",
-            digest=self.shown(info.digest),
-            fingerprint=self.shown(info.fingerprint, 8),
-            ttl=info.ttl,
-            count=info.count,
-            problem=self.shown(info.problem, 400),
-            requested_at=moment(info.requested_at) or EPOCH,
-            expires_at=moment(info.expires_at) or EPOCH,
-            status=self.shown(info.status, 20),
-            decided_by=self._decider(info.decided_by),
-            decided_at=moment(info.decided_at),
-            denial=self.shown(info.denial, 400),
-            device=self.read(info.device, DeviceRow) if info.device else None,
+            unlimited=bare,
+            parameters={},
+            authorization_details=None,
+            request=None,
+            members=self._rows(sorted(details.items(), key=rank)),
+            others=self._others(info),
+            texts=change.rows(self.shown),
+            held=self._held(info.request),
             gist=self.shown(gist(info.parameters, money), _NAME),
             wish=self.shown(
                 wish(info.action, *request, money, connection=info.connection, **how)
             ),
-            begun_at=moment(info.begun_at),
-            redeemed_at=moment(info.redeemed_at),
-            connection=self.shown(info.connection, _NAME),
-            others=self._others(info),
-            unlimited=bare,
-            request=self._request(info.request),
-            evaluation=info.evaluation,
-            repeat=self._repeat(info.repeat),
-            approvals=self._approvals(info.approvals) or self.shown(change.may),
-            texts=change.rows(self.shown),
+            approvers=self.shown(
+                info.approvals.words if info.approvals else change.may, _WHOLE
+            ),
         )
 
-    def _repeat(self, info: RepeatInfo | None) -> RepeatRow | None:
-        if info is None:
-            return None
-        bounds = {name: one.get("max", 0) for name, one in info.bounds.items()}
-        words = repeat_words(info.count, info.within, bounds)
-        return RepeatRow(self.shown(words, _NAME), info.left, moment(info.expires_at))
-
-    def _request(self, info: HeldRequestInfo | None) -> HeldRequest | None:
+    def _held(self, info: HeldRequestInfo | None) -> HeldRequest | None:
         if info is None:
             return None
         return HeldRequest(
@@ -252,81 +201,23 @@ class Intake(Displayer):
         elif info.type == REFUSED:
             much = _request(info)
         came = _ended(info) if info.type in RESULTS else ""
-        try:
-            at = parse_iso(info.time)
-        except ValueError:
-            at = EPOCH
+        by = info.actor
         return EventRow(
-            info.seq,
-            at,
-            word(info.type),
-            word(info.agent_id),
-            word(info.actor.name),
-            word(info.action),
-            word(info.resource),
-            info.outcome if info.outcome in OUTCOMES else "",
-            self.shown(came or info.reason or loosened(info)),
-            word(info.rule),
-            self.shown(info.decision_id, _NAME),
-            self.shown(much, _NAME) if much else _NOTHING,
-            self.shown(info.hash, _NAME),
-            outcome_word(info.type, info.outcome, info.reason, detail),
-        )
-
-    def limits(self, info: LimitList) -> tuple[list[LimitRow], Shown]:
-        """Convert the uses of limits, and why their file is not in effect."""
-        rows = []
-        for limit in info.limits:
-            most = render_units(limit.most, limit.currency, in_major=limit.in_major)
-            allows = self.shown(f"{most} in {limit.within}", 40)
-            beyond = self.shown("a person" if limit.over == "step_up" else "denied", 9)
-            uses: list[LimitUseInfo | None] = [
-                use for use in info.uses if use.limit == limit.id
-            ]
-            for use in uses or (None,):
-                left = limit.most if use is None else use.left
-                whose = whose_limit(limit, use)
-                rows.append(
-                    LimitRow(
-                        self.shown(f"{limit.id} {whose}", _NAME * 2),
-                        self.shown(limit.id, _NAME),
-                        self.shown(whose, _NAME),
-                        left,
-                        self.shown(
-                            f"{left:,}"
-                            if not limit.in_major
-                            else render_units(
-                                left, limit.currency, in_major=limit.in_major
-                            ),
-                            40,
-                        ),
-                        allows,
-                        None if use is None else moment(use.frees_at),
-                        beyond,
-                        left * 5 <= limit.most,
-                        self.word(use and use.agent_id),
-                    )
-                )
-        return rows, self.shown(info.problem, 200)
-
-    def status(self, info: StatusInfo) -> StatusRow:
-        """Convert the broker's status; a missing member means no fault."""
-        dead = info.alerts_dead
-        brokers = info.team.brokers if info.team else ()
-        names = broker_names(brokers).items()
-        return StatusRow(
-            version=self.shown(info.version, 20),
-            tenant=self.shown(host_of(info.tenant.issuer), 60),
-            tenant_reachable=info.tenant.reachable is not False,
-            head=info.ledger.head,
-            writable=info.ledger.writable is not False,
-            fault=bool(info.ledger.fault),
-            panic=self.read(info.panic, PanicRow),
-            warnings=tuple(map(self.shown, info.warnings)),
-            undelivered=f"{plural(dead, 'alert')} did not arrive" if dead else "",
-            brokers=sum(one.alive for one in brokers),
-            broker_names=tuple((self.word(i), self.word(name)) for i, name in names),
-            separated=info.stale is True,
+            seq=info.seq,
+            time=moment(info.time) or EPOCH,
+            type=word(info.type),
+            actor=ActorInfo(kind=word(by.kind), id=word(by.id), name=word(by.name)),
+            agent_id=word(info.agent_id),
+            action=word(info.action),
+            resource=word(info.resource),
+            outcome=Shown(info.outcome if info.outcome in OUTCOMES else ""),
+            reason=self.shown(came or info.reason or loosened(info)),
+            rule=word(info.rule),
+            decision_id=self.shown(info.decision_id, _NAME),
+            detail=_NO_DETAIL,
+            hash=self.shown(info.hash, _NAME),
+            note=self.shown(much, _NAME) if much else _NOTHING,
+            word=outcome_word(info.type, info.outcome, info.reason, detail),
         )
 
     def _others(self, info: StepUpInfo) -> tuple[tuple[Shown, Shown], ...]:
@@ -346,27 +237,6 @@ class Intake(Displayer):
             return self.shown(text, _WHOLE)
 
         return tuple((self.shown(name, _WHOLE), value(raw)) for name, raw in rows)
-
-    def _decider(
-        self, infos: DeciderInfo | tuple[DeciderInfo, ...] | None
-    ) -> DeciderRow | None:
-        """Convert who decided: of several people all names, and the last proof."""
-        people = infos if isinstance(infos, tuple) else (infos,) if infos else ()
-        if not people:
-            return None
-        return DeciderRow(
-            self.shown(", ".join(one.name or one.sub for one in people), _NAME),
-            tuple(self.shown(method, 20) for method in people[-1].amr),
-            moment(people[-1].auth_time),
-        )
-
-    def _approvals(self, info: ApprovalsInfo | None) -> Shown:
-        """Say who has approved, and who may still."""
-        if info is None:
-            return _NOTHING
-        names = ", ".join(one.name or one.sub for one in info.by)
-        has = f"{info.have} of {info.need}{f' ({names})' if names else ''}"
-        return self.shown(f"{has}; may still: {info.may}", _WHOLE)
 
 
 def token_key(token_id: str) -> int:

@@ -165,20 +165,20 @@ def brief(
     agent, cut_agent = _agent(facts, pen, width)
     past = listed_before(facts, pen, width)
     wants, cut_wants = _wants(row, pen, width)
-    on, cut_on = ([], False) if row.request else _on(row, pen, width)
+    on, cut_on = ([], False) if row.held else _on(row, pen, width)
     grant, cut_grant = _grant(row, pen, width)
     tail = [*grant, *_approvals(row, pen, width), tally_row(facts, pen, width)]
     problem = _problem(row, pen, width)
     fixed = len([*warning, *agent, *wants, *on, *tail, *problem])
     spare = height - fixed - 2
-    count = len(row.parameters) + len(row.others) + len(row.texts)
+    count = len(row.members) + len(row.others) + len(row.texts)
     why_text = f"{row.rule}: {row.why}"
     more_why = len(pen.facts("", why_text, width, max(height, 1))[0]) - 1
     roomy = words_too and row.reason and max(count, 1) + more_why <= spare - 3
-    silent = row.request or row.is_change or not words_too  # it need not say a word
+    silent = row.held or row.is_change or not words_too  # it need not say a word
     words_least = 0 if silent else 1
     words_min = 3 if roomy else words_least
-    body_min = 3 if row.request else 0
+    body_min = 3 if row.held else 0
     most_with = max(spare - words_min - body_min, 1)
     with_rows, cut_with = _with(row, pen, width, most_with)
     spare -= len(with_rows)
@@ -243,7 +243,7 @@ def whole(stepup_facts: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], i
 def _whole(
     row: StepUpRow, owner: str, body: BodyView | None, pen: Pen, width: int
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    request = row.request
+    request = row.held
     facts: list[tuple[str, str]] = [
         *_asker(row, owner),
         *([("Wants to", f"{request.method} {request.url}")] if request else []),
@@ -257,7 +257,7 @@ def _whole(
         *([] if row.is_change else [("Why ask", row.why)]),
         *_own_words("You grant", f"in your name: {granted(row, this='')}", width),
         *(_own_words("Not shown", UNSEEN_PARTS, width) if row.token_alone else []),
-        *([("Approvals", row.approvals)] if row.approvals else []),
+        *([("Approvals", row.approvers)] if row.approvers else []),
         ("Asked", f"{row.requested_at:%Y-%m-%d} {clock_time(row.requested_at)}"),
         ("Expires", f"{row.expires_at:%Y-%m-%d} {clock_time(row.expires_at)}"),
         ("Change" if row.is_change else "Step-up", row.id),
@@ -298,13 +298,12 @@ def _asker(row: StepUpRow, owner: str) -> list[tuple[str, str]]:
 
 def _status(row: StepUpRow) -> str:
     """Say whether it waits, or how it ended, by whom and by which factors."""
-    by = row.decided_by
-    proof = f" ({', '.join(by.amr)})" if by and by.amr else ""
+    proof = f" ({row.factors})" if row.factors else ""
     return row.state if row.open else f"{ended(row)}{proof}"
 
 
 def _warning(row: StepUpRow, body: BodyView | None, pen: Pen, width: int) -> list[Row]:
-    lines = [str(unreadable(row.request, pen))] if row.request else []
+    lines = [str(unreadable(row.held, pen))] if row.held else []
     if body is not None and body.lost:
         lines.append(body.problem)
     lines.append(no_limits(row))
@@ -347,8 +346,8 @@ def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
     room = width - LABEL - 2 - cell_width(mark[0][0])
     rows: list[Row] = []
     label, whole_action, truncated = "Wants to", str(row.action), False
-    if row.request:
-        text = f"{row.request.method} {row.request.url}"
+    if row.held:
+        text = f"{row.held.method} {row.held.url}"
         rows, truncated = pen.facts(label, text, width, 2, pen.palette.strong)
         label, on = "Is", f" on {row.resource}" if row.resource else ""
         whole_action = f"{row.action}{on}"
@@ -378,8 +377,8 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     Members of other details follow, under a label of their own.
     """
     texts = [(text.name, _short(text, pen)) for text in row.texts]
-    members = (*row.parameters, *row.others, *texts)
-    label = "Policy read" if row.request else "With"
+    members = (*row.members, *row.others, *texts)
+    label = "Policy read" if row.held else "With"
     if not members and row.is_change:
         return [], False
     if not members:
@@ -392,8 +391,8 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     column = max((cell_width(pen.clip(n, 16)) for n, _ in shown), default=0)
     rows: list[Row] = []
     truncated = missing > 0
-    named = len(row.parameters) + len(row.others)
-    labels = {0: label, len(row.parameters): "Also", named: "Text"}
+    named = len(row.members) + len(row.others)
+    labels = {0: label, len(row.members): "Also", named: "Text"}
     for number, (raw_name, raw_value) in enumerate(shown):
         name = pen.clip(raw_name, column)
         room = width - LABEL - column - 2
@@ -482,15 +481,15 @@ def request_facts(
 
     A name that could pass for a name with its value is quoted.
     """
-    if row.request is None or body is None:
+    if row.held is None or body is None:
         return
-    for name, value in row.request.headers:
+    for name, value in row.held.headers:
         yield "Header", f"{name}: {value}"
     yield "Body", body.summary
     yield from _own_words("  but", body.problem, width)
     for name, value in body.members:
         yield "", f"{name} = {value}"
-    held_body = row.request.body
+    held_body = row.held.body
     named = (("type", held_body.media_type), ("encoding", held_body.encoding))
     for label, text in (*named, ("SHA-256", held_body.sha256)):
         if text:
@@ -517,9 +516,9 @@ def _raw(body: BodyView | None, pen: Pen, width: int) -> tuple[Row, ...]:
 
 def _approvals(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
     """Say who has approved and who may still, where several people have to."""
-    if not row.approvals:
+    if not row.approvers:
         return []
-    return pen.facts("Approvals", row.approvals, width, 2, pen.palette.waiting)[0]
+    return pen.facts("Approvals", row.approvers, width, 2, pen.palette.waiting)[0]
 
 
 def _problem(row: StepUpRow, pen: Pen, width: int) -> list[Row]:
@@ -576,10 +575,10 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
 
 def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
     """Give name and value rows of their own: neither can pass for the other."""
-    label = "Policy read" if row.request else "With"
-    if not row.parameters and not row.is_change:
+    label = "Policy read" if row.held else "With"
+    if not row.members and not row.is_change:
         yield label, "no parameters"
-    for name, value in row.parameters:
+    for name, value in row.members:
         yield label, name
         yield "  is", value
     for name, value in row.others:

@@ -25,7 +25,7 @@ def ago(row: StepUpRow, now: datetime) -> str:
 
 
 def ended(row: StepUpRow) -> str:
-    who = f" by {row.decided_by.name}" if row.decided_by else ""
+    who = f" by {row.decided_name}" if row.deciders else ""
     used = f", {stages_of(row).used}" if row.status == "redeemed" else ""
     word = "approved" if row.status in _GRANTED else str(row.status)
     return f"{word}{who}{used}"
@@ -35,8 +35,8 @@ def differs(then: StepUpRow, stepup: StepUpRow) -> str:
     """Name the differences then, with the values of then."""
     if stepup.is_change and then.why != stepup.why:
         return str(then.why)
-    old = dict((*then.parameters, *then.others))
-    new = dict((*stepup.parameters, *stepup.others))
+    old = dict((*then.members, *then.others))
+    new = dict((*stepup.members, *stepup.others))
     differences = [f"{name} {old[name]}" for name in old if new.get(name) != old[name]]
     differences += [f"no {name}" for name in new if name not in old]
     if then.resource != stepup.resource:
@@ -70,14 +70,14 @@ _FACTS = (
     ("the action", "action"),
     ("the scope", "scope"),
     ("the resource", "resource"),
-    ("a parameter", "parameters"),
+    ("a parameter", "members"),
     ("another detail", "others"),
     ("the rule", "rule"),
     ("why it is asked", "why"),
     ("the risk", "risk"),
     ("how long it lasts", "ttl"),
     ("the connection", "connection"),
-    ("the request", "request"),
+    ("the request", "held"),
     ("a text", "texts"),
     ("the fingerprint", "digest"),
 )
@@ -99,7 +99,7 @@ def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
         )
     if row.is_change:
         return "exactly this change, once, carried out at once"
-    if row.request:
+    if row.held:
         return (
             f"these bytes, once, within {countdown(row.ttl)}; "
             "one changed byte asks again"
@@ -179,7 +179,7 @@ def stages_of(row: StepUpRow) -> Stages:
         return _CHANGE
     if row.evaluation:
         return _EVALUATION
-    return _CALL if row.request else _TOKEN
+    return _CALL if row.held else _TOKEN
 
 
 _CAUSES: Final = {
@@ -191,7 +191,7 @@ _CAUSES: Final = {
 
 def summary(row: StepUpRow) -> str:
     """Summarise how it ended, for a list."""
-    who = f" by {row.decided_by.name}" if row.decided_by else ""
+    who = f" by {row.decided_name}" if row.deciders else ""
     match row.status:
         case "approved" | "redeemed" | "applied":
             return ended(row)
@@ -222,7 +222,7 @@ def handed_out(row: StepUpRow) -> str:
         )
     if row.evaluation:
         return "It was allowed, once."
-    if row.request:
+    if row.held:
         return "The call was sent, once; the audit has what came of it."
     return "The token is spent."
 
@@ -236,7 +236,7 @@ def takes_back(row: StepUpRow) -> str:
         )
     if row.evaluation:
         return "The agent may do exactly this, once. Revoke it to take that back."
-    if row.request:
+    if row.held:
         return "The agent may send exactly this, once. Revoke it to take that back."
     return "The agent has a token for exactly this. Revoke the agent to take it back."
 

@@ -12,7 +12,9 @@ from support.hostile_shapes import harmless, hostile
 from support.wire_shapes import filled
 
 from agentvault_tui.console.state.mirror import token_store
+from agentvault_tui.operator_api.access import DelegationTree
 from agentvault_tui.operator_api.history import ActivityInfo, EventInfo
+from agentvault_tui.operator_api.limits import LimitList
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     ScopeInfo,
@@ -22,13 +24,17 @@ from agentvault_tui.operator_api.shapes import (
 )
 from agentvault_tui.presenters.activity import ActivityRow, read_activity
 from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.limits import LimitRows, windows
+from agentvault_tui.presenters.records import StatusRow
 from agentvault_tui.presenters.stepups import handed_out, takes_back
 
 READ: dict[type[WireShape], Callable[[Any], object]] = {
     AgentInfo: lambda info: (Intake().agent(info), token_store(Intake(), info)),
     StepUpInfo: lambda info: Intake().stepup(info),
     EventInfo: lambda info: Intake().event(info),
-    StatusInfo: lambda info: Intake().status(info),
+    StatusInfo: lambda info: Intake().read(info, StatusRow),
+    DelegationTree: lambda info: Intake().tree(info),
+    LimitList: lambda info: [*windows(Intake().read(info, LimitRows))],
     ActivityInfo: lambda info: read_activity(Intake(), info),
 }
 
@@ -60,7 +66,7 @@ def test_parameters_of_a_stepup_are_whole() -> None:
     """A dialog can show everything: nothing of a long value is lost at the border."""
     parameters = {"to": "x" * 4000, "n": {"a": [1, 2]}}
     row = Intake().stepup(filled(StepUpInfo, {"parameters": parameters}))
-    assert row.parameters == (("to", "x" * 4000), ("n", '{"a": [1, 2]}'))
+    assert row.members == (("to", "x" * 4000), ("n", '{"a": [1, 2]}'))
 
 
 def test_the_gist_names_amounts_and_recipients() -> None:

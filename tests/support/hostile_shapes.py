@@ -14,6 +14,7 @@ from agentvault_tui.operator_api import displayer
 from agentvault_tui.operator_api.shapes import WireShape
 
 T = TypeVar("T", bound=WireShape)
+_ON_WIRE = "agentvault_tui.operator_api"
 _UNSET = type(inspect.type_info(UnsetType))
 
 _TEXT = st.text(max_size=12)
@@ -75,7 +76,11 @@ def texts(value: Any) -> list[str]:
     if isinstance(value, Described | DocumentInfo):
         return []  # as it came: what draws it makes it visible
     if isinstance(value, WireShape):  # the members that are typed as displayable
-        value = [getattr(value, name) for name, _ in displayer.plan(type(value))]
+        kind = type(value)
+        wire = next(one for one in kind.__mro__ if _ON_WIRE in one.__module__)
+        own = [*kind.__struct_fields__[len(wire.__struct_fields__) :]]  # a presenter's
+        names = [*(name for name, *_ in displayer.plan(wire)), *own]
+        value = [getattr(value, name) for name in names]
     if isinstance(value, dict):
         return texts([*value.values()])  # keys are raw, where their type says so
     if isinstance(value, Struct):

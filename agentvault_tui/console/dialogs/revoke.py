@@ -86,7 +86,7 @@ class RevokeDialog(Confirm[Revoked]):
         mirror, now = self.desk.mirror, self.clock.now()
         dot = f" {pen.glyphs.separator} "
         who = (f"{self.agent.id}{dot}{self.agent.owner}", pen.palette.text)
-        separated, cuts = mirror.status.separated, ends(context(mirror, self.agent))
+        separated, cuts = mirror.status.stale is True, ends(context(mirror, self.agent))
         row, grants = self._row, self.desk.mirror.intake.grants(self._row)
         effects = consequences(row, grants, cuts, now, separated=separated)
         here, *elsewhere = _section(pen, "Ends", effects.ends, width, height)
@@ -94,7 +94,7 @@ class RevokeDialog(Confirm[Revoked]):
         named = [waits(pen, row, now, width) for row in waiting]
         rows: list[Row] = [pen.fact("Agent", who), here, *named]
         # The row counts what was delegated when it was read; the tree is of now.
-        own = (one.below for one in self.below if one.agent_id == self.agent.id)
+        own = (one.below for one in self.below if one.agent.id == self.agent.id)
         if below := max(self._row.delegated_below, sum(own)):
             text = f"{plural(below, 'token')} of other agents, delegated from these"
             rows.append(pen.fact("", (text, pen.palette.waiting)))

@@ -27,7 +27,7 @@ def tree_row(pen: Pen, row: TreeRow, now: datetime, width: int) -> Row:
     indent = "  " * min(row.depth, _DEEPEST)
     times = f" x{row.tokens:,}" if row.tokens > 1 else ""
     start: Row = (
-        *((indent, p.text), (pen.clip(row.name, 24), p.strong)),
+        *((indent, p.text), (pen.clip(row.agent.name, 24), p.strong)),
         (times, p.text),
     )
     room = width - cells(start) - cells(end) - 2

@@ -119,7 +119,7 @@ def _why(mirror: Mirror, line: FeedRow) -> str:
     if decider and state.word != "denied":
         by = f"approved by {decider}"
     elif decider or (line.word == "cut" and state.type == "token.revoked"):
-        by = f"by {decider or state.actor}"
+        by = f"by {decider or state.actor.name}"
     else:
         return why
     return f"{by}: {why}" if why else by
@@ -164,7 +164,7 @@ def draw_feed_row(
         one row, or two where a reason needs the second.
     """
     p, event = pen.palette, line.head
-    name = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
+    name = mirror.agent_name(event.agent_id) if event.agent_id else event.actor.name
     row: list[Piece] = [*lead]
     if columns.who:
         shown = pen.middle(name or " ", columns.who - 1)
@@ -216,9 +216,9 @@ def _deed(mirror: Mirror, line: FeedRow) -> str:
             sorted(line.deeds, key=lambda one: (-RISKS.index(risk(one).risk), one))
         )
     deed = event_words.deed(event)
-    named = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
-    if line.word == "changed" and event.actor not in {"", named}:
-        deed = f"{deed} by {event.actor}"
+    named = mirror.agent_name(event.agent_id) if event.agent_id else event.actor.name
+    if line.word == "changed" and event.actor.name not in {"", named}:
+        deed = f"{deed} by {event.actor.name}"
     return deed
 
 

@@ -50,7 +50,7 @@ def _ending(facts: StepUpFacts, pen: Pen, width: int) -> list[Row]:
         case "approved" | "redeemed" | "applied":
             return _approved(facts, pen, width)
         case "denied":
-            who = row.decided_by.name if row.decided_by else "an operator"
+            who = row.decided_name or "an operator"
             text = "" if row.is_change else "The agent reads that it was denied."
             text = f"{answered(row)}: {row.denial}" if row.denial else text
             return [
@@ -76,15 +76,15 @@ def _ending(facts: StepUpFacts, pen: Pen, width: int) -> list[Row]:
 
 def _approved(facts: StepUpFacts, pen: Pen, width: int) -> list[Row]:
     """Write each stage with the time the broker gives for it."""
-    row, by, stages = facts.row, facts.row.decided_by, stages_of(facts.row)
+    row, stages = facts.row, stages_of(facts.row)
     when = clock_time(row.decided_at) if row.decided_at else ""
-    proof = ", ".join(by.amr) if by else ""
+    by = row.deciders[-1] if row.deciders else None
     verified = clock_time(by.auth_time) if by and by.auth_time else when
-    name = pen.clip(by.name if by else "an approver", max(width - 30, 8))
+    name = pen.clip(row.decided_name or "an approver", max(width - 30, 8))
     begun = clock_time(row.begun_at) if row.begun_at else ""
     rows = [
         _stage(pen, "done", "code shown", begun),
-        _stage(pen, "done", pen.clip(f"factor verified ({proof})", 40), verified),
+        _stage(pen, "done", pen.clip(f"factor verified ({row.factors})", 40), verified),
         _stage(pen, "done", f"approved by {name}", when),
         _stage(pen, "done", stages.ready, when),
     ]
@@ -121,5 +121,5 @@ def typing(row: StepUpRow, pen: Pen, *, repeating: bool) -> list[Row]:
     who = "The requester" if row.is_change else "The agent"
     label, text = "Reason: ", f"{who} will read this. Enter denies, Esc goes back."
     if repeating:
-        label, text = "Repeat: ", _REPEAT if row.request is None else _REPEAT_OF_CALL
+        label, text = "Repeat: ", _REPEAT if row.held is None else _REPEAT_OF_CALL
     return [EMPTY, ((text, pen.palette.muted),), ((label, pen.palette.text),)]

@@ -27,7 +27,6 @@ from agentvault_tui.operator_api.history import (
     LinkList,
     PastInfo,
 )
-from agentvault_tui.operator_api.limits import CallOutInfo
 from agentvault_tui.operator_api.planning import PlanInfo, PlanRequest, PolicyInfo
 from agentvault_tui.operator_api.requests import (
     AgentQuery,
@@ -52,13 +51,13 @@ from agentvault_tui.operator_api.shapes import (
     PresenceInfo,
     WireShape,
 )
+from agentvault_tui.presenters.limits import LimitRows
 from agentvault_tui.presenters.records import (
     AlertRows,
     BodyView,
     EventPage,
     EventRow,
     HeldRequest,
-    LimitRow,
     ServiceRows,
     StepUpRow,
     TreeRow,
@@ -324,13 +323,10 @@ class BrokerLink:
         story = await self._client.call(calls.STORY, seq=seq)
         return list(map(self.mirror.intake.event, story.events)), story.complete
 
-    async def limits(self) -> tuple[list[LimitRow], str, tuple[CallOutInfo, ...]]:
-        """Read the uses of limits, why their file is not in effect, and webhooks.
-
-        The words of call-outs are not displayable yet.
-        """
+    async def limits(self) -> LimitRows:
+        """Read limits and uses; the words of call-outs are not displayable yet."""
         answer = await self._client.call(calls.LIMITS)
-        return *self.mirror.intake.limits(answer), answer.hooks
+        return self.mirror.intake.read(answer, LimitRows)
 
     async def alerts(self) -> AlertRows:
         """Read where alerts go, and which did not arrive."""
@@ -392,7 +388,7 @@ class BrokerLink:
         for row in tree:  # each parent stands before its children
             if row.depth <= under:
                 under = -1
-            if under < 0 and row.agent_id == agent_id:
+            if under < 0 and row.agent.id == agent_id:
                 under = row.depth
             if under >= 0:
                 rows.append(row)

@@ -12,7 +12,7 @@ from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.presence import OperatorRow
 from agentvault_tui.presenters.filters import Filter
 from agentvault_tui.presenters.moments import plural
-from agentvault_tui.presenters.records import EventRow
+from agentvault_tui.presenters.records import EventRow, undelivered
 from agentvault_tui.text import Shown
 
 
@@ -95,7 +95,7 @@ class Announcer:
         panic = self.mirror.status.panic
         stopped = f"PANIC: everything is stopped,{panic.cause}"
         warnings = (*self.mirror.warnings.values(), *self.mirror.status.warnings)
-        dead = self.mirror.status.undelivered
+        dead = undelivered(self.mirror.status)
         lost = [f"{dead}: agentvault alerts dead"] if dead else []
         messages = (*([stopped] if panic.on else []), *lost, *warnings)
         self.say(*(text for text in messages if text not in self._warned))

@@ -258,12 +258,12 @@ class ReadCommands:
 
     async def _body(self, row: StepUpRow) -> BodyView | None:
         """Read the body of a held call, or the reason why it cannot be shown."""
-        if row.request is None:
+        if row.held is None:
             return None
         try:
-            return await self.link.body(row.id, row.request)
+            return await self.link.body(row.id, row.held)
         except AgentVaultError as error:
-            return unread(row.request, self.mirror.intake.shown(error.what))
+            return unread(row.held, self.mirror.intake.shown(error.what))
 
     # What is told by itself
 

@@ -51,10 +51,10 @@ def written(rows: Iterable[Row]) -> list[str]:
 
 def of_event(mirror: Mirror, event: EventRow) -> str:
     """Word an event: time, actor, its outcome word, its subject, and the reason."""
-    who = mirror.agent_name(event.agent_id) if event.agent_id else event.actor
+    who = mirror.agent_name(event.agent_id) if event.agent_id else event.actor.name
     on = event_words.place(event)
     what = f"{event_words.deed(event)} on {on}" if on else event_words.deed(event)
-    by = f" by {event.actor}" if event.actor != who else ""
+    by = f" by {event.actor.name}" if event.actor.name != who else ""
     because = event_words.why(mirror, event)
     tail = f": {because}." if because else "."
     return f"{clock_time(event.time)} {who} {event.word} {what}{by}{tail}"
@@ -194,7 +194,7 @@ def of_delegated(row: TreeRow, now: datetime) -> str:
     left = countdown((row.expires_at - now).total_seconds())
     below = f", {plural(row.below, 'token')} below" if row.below else ""
     place = f"delegated, level {row.depth}: " if row.depth else ""
-    return f"{place}{row.name} holds {held} for {what}{below}, ends in {left}."
+    return f"{place}{row.agent.name} holds {held} for {what}{below}, ends in {left}."
 
 
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:
@@ -227,7 +227,7 @@ def agent_facts(
 def cuts(mirror: Mirror, agent: AgentRow) -> str:
     """Word the effect of revoking an agent now, the rest, and its end."""
     here = agent_words.ends(context(mirror, agent))
-    now, separated = mirror.clock.now(), mirror.status.separated
+    now, separated = mirror.clock.now(), mirror.status.stale is True
     effects = revocations.consequences(
         agent, mirror.intake.grants(agent), here, now, separated=separated
     )
@@ -241,10 +241,12 @@ def status(mirror: Mirror) -> Iterator[str]:
     if not mirror.loaded:
         yield "Nothing was read yet."
         return
-    answers = "answers" if info.tenant_reachable else "DOES NOT ANSWER"
-    yield f"The tenant {info.tenant or 'is not known'} {answers}."
-    cannot = "DOES NOT HOLD" if info.fault else "CANNOT BE WRITTEN"
-    can = "can be written" if info.writable else f"{cannot}: nothing is granted"
+    answers = "answers" if info.tenant.is_reachable else "DOES NOT ANSWER"
+    yield f"The tenant {info.tenant.host or 'is not known'} {answers}."
+    cannot = "DOES NOT HOLD" if info.ledger.fault else "CANNOT BE WRITTEN"
+    can = (
+        "can be written" if info.ledger.is_writable else f"{cannot}: nothing is granted"
+    )
     yield f"The ledger ends at event {mirror.last_seq:,} and {can}."
     revoked = len(mirror.revoked)
     waiting = plural(len(mirror.open_stepups()), "step-up")
@@ -261,8 +263,8 @@ def status(mirror: Mirror) -> Iterator[str]:
 
 
 def _by(row: StepUpRow) -> str:
-    if row.decided_by is None:
+    if not row.deciders:
         return ""
-    proof = f" ({', '.join(row.decided_by.amr)})" if row.decided_by.amr else ""
+    proof = f" ({row.factors})" if row.factors else ""
     when = f" at {clock_time(row.decided_at)}" if row.decided_at else ""
-    return f" by {row.decided_by.name}{proof}{when}"
+    return f" by {row.decided_name}{proof}{when}"

@@ -14,7 +14,7 @@ from agentvault_tui.console.dialogs.stepup import StepUpDialog
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
-from agentvault_tui.operator_api.gateway import ServiceInfo
+from agentvault_tui.operator_api.gateway import ServiceInfo, broker_names
 from agentvault_tui.presenters.lines import Pen, Row, cells
 from agentvault_tui.presenters.moments import ago, countdown, size
 from agentvault_tui.presenters.records import AgentRow, CallRow, ServiceRows
@@ -85,7 +85,7 @@ class CallsPane(ListPane[CallRow]):
         state = "HELD" if row.held else row.state
         if row.status is not None and row.status >= 400:
             state = f"{state} {row.status}"
-        names = dict(self.mirror.status.broker_names)
+        names = broker_names(self.mirror.status.brokers)
         named = names.get(row.broker, row.broker)[1 - broker :] if row.broker else ""
         whose = pen.column(named, broker) if names else ""
         room = max(room + _END - max(cells(end), _END), 8)

@@ -66,9 +66,9 @@ class DelegationsScreen(PolledScreen):
     @property
     def chosen(self) -> AgentRow | None:
         token = self.delegations.under_cursor
-        return self.desk.mirror.agents.get(token.agent_id) if token else None
+        return self.desk.mirror.agents.get(token.agent.id) if token else None
 
     def action_look(self) -> None:
         """Open the agent that holds the token."""
         if token := self.delegations.under_cursor:
-            self.show_agent(token.agent_id)
+            self.show_agent(token.agent.id)

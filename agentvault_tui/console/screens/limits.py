@@ -13,9 +13,10 @@ from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
 from agentvault_tui.operator_api.displayer import moment
 from agentvault_tui.operator_api.limits import CallOutInfo
+from agentvault_tui.presenters.limits import LimitWindow, windows
 from agentvault_tui.presenters.lines import Row
 from agentvault_tui.presenters.moments import ago
-from agentvault_tui.presenters.records import AgentRow, LimitRow
+from agentvault_tui.presenters.records import AgentRow
 from agentvault_tui.text import Shown, cell_width
 
 _FREES, _BEYOND = 11, 9
@@ -24,7 +25,7 @@ _NARROWEST = 7
 """Cells of the window's subject, at least."""
 
 
-class LimitsPane(ListPane[LimitRow]):
+class LimitsPane(ListPane[LimitWindow]):
     """One row for each window that holds something; those with least left first.
 
     A limit that nothing is used of has a row too.
@@ -59,23 +60,23 @@ class LimitsPane(ListPane[LimitRow]):
         left = max(len(_left(one)) for one in rows) + 1
         rest = 0 if width < 60 else _FREES + _BEYOND
         room = max(width - 3 - left - rest, 2 * _NARROWEST)
-        name = max(len(one.limit) for one in rows) + 1
+        name = max(len(one.limit.id) for one in rows) + 1
         name = min(name, room - _NARROWEST)
-        whose = max(cell_width(one.whose) for one in rows) + _GAP
+        whose = max(cell_width(one.subject) for one in rows) + _GAP
         return name, min(whose, room - name), left
 
-    def row(self, row: LimitRow, width: int) -> Row:
+    def row(self, row: LimitWindow, width: int) -> Row:
         """Draw one limit: subject, rest, the next release, the answer beyond."""
         pen, p = self.pen, self.pen.palette
-        near = p.danger if not row.left else p.waiting if row.near else p.text
+        near = p.danger if not row.left else p.waiting if row.is_near else p.text
         name, whose, left = self._widths(width)
         frees = ""
         if row.frees_at is not None:
             until = ago(self.mirror.clock.now(), row.frees_at).removesuffix(" ago")
             frees = f"in {until}"
         line: Row = (
-            (pen.column(row.limit, name), p.strong),
-            (pen.column(row.whose, whose), p.text),
+            (pen.column(row.limit.id, name), p.strong),
+            (pen.column(row.subject, whose), p.text),
             (pen.column(_left(row), left), near),
             (pen.column(frees, _FREES), p.muted),
             (pen.clip(row.beyond, _BEYOND), p.muted),
@@ -83,7 +84,7 @@ class LimitsPane(ListPane[LimitRow]):
         return pen.cut(line, width - 2)
 
 
-def _left(row: LimitRow) -> str:
+def _left(row: LimitWindow) -> str:
     return f"{row.rest} of {row.allows}"
 
 
@@ -144,8 +145,9 @@ class LimitsScreen(PolledScreen):
         return self.desk.mirror.agents.get(row.agent_id) if row else None
 
     async def read(self) -> None:
-        rows, self.list.status_text, self.callouts.rows = await self.link.limits()
-        self.list.rows = {one.id: one for one in rows}
+        listing = await self.link.limits()
+        self.list.status_text, self.callouts.rows = listing.problem, listing.hooks
+        self.list.rows = {one.id: one for one in windows(listing)}
 
     def plan(self, width: int, height: int) -> Mapping[str, Box]:
         """Give all below the header to the list, up to a third to call-outs."""
@@ -162,4 +164,4 @@ class LimitsScreen(PolledScreen):
 
     def action_copy(self) -> None:
         if row := self.list.under_cursor:
-            copy(self.app, "limit id", row.limit)
+            copy(self.app, "limit id", row.limit.id)

@@ -85,8 +85,8 @@ def _worded(row: EventRow, mirror: Mirror) -> tuple[int, str]:
     """Return the rank of an event, and its name."""
     if row.word == "changed":
         who = mirror.agent_name(row.agent_id) if row.agent_id else ""
-        named = f"{who}: " if who and who != row.actor else ""
-        text = f"{named}{event_phrase(row.type)} by {row.actor}"
+        named = f"{who}: " if who and who != row.actor.name else ""
+        text = f"{named}{event_phrase(row.type)} by {row.actor.name}"
         return (0 if row.type in _FIRST else 4), text
     if row.type == "stepup.expired":
         return 1, f"# {reason_words('stepup_expired')}"

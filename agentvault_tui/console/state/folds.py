@@ -56,7 +56,7 @@ class Fold(NamedTuple):
     @property
     def decider(self) -> str:
         """Who approved or denied it; empty where no person did."""
-        people = [row.actor for row in self.events if row.type in _DECISIONS]
+        people = [row.actor.name for row in self.events if row.type in _DECISIONS]
         return " and ".join(dict.fromkeys(people))
 
     @property
@@ -120,11 +120,11 @@ class FoldGroup(NamedTuple):
 def group_of(entry: Fold, epoch: int = 0) -> FoldGroup:
     """Return the group of a request: one outcome, and one cause of it."""
     head, state = entry.head, entry.state
-    who: str = head.agent_id or head.actor
+    who: str = head.agent_id or head.actor.name
     what: str = head.action or head.note or head.type
     cause = entry.decider
     if state.word == "changed":
-        what, who = _kind(head), f"{who} {head.actor}"
+        what, who = _kind(head), f"{who} {head.actor.name}"
     elif state.word not in ROUTINE and state.type not in _RESULTS:
         cause = f"{cause} {state.reason} {state.rule}"
     # A request that needs a person, and one after a gap, is never one of several.

@@ -26,6 +26,7 @@ from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     CountsInfo,
     Json,
+    LedgerInfo,
     PanicInfo,
     PastAgentInfo,
     PresenceInfo,
@@ -76,6 +77,18 @@ class Versions(Struct):
     """The broker's status, the link, and warnings."""
     ledger: int = 0
     """Another ledger is in the place of the one seen here."""
+
+
+_NO_STATUS: Final[StatusRow] = StatusInfo(
+    version=Shown(""),
+    tenant=TenantInfo(issuer=Shown(""), kind=""),
+    ledger=LedgerInfo(head=0, hash=""),
+    panic=PanicInfo(on=False),
+    agents=0,
+    stepups_pending=0,
+    warnings=(),
+)
+"""The status before one was read."""
 
 
 def token_store(intake: Intake, info: PastAgentInfo) -> TokenStore:
@@ -132,7 +145,8 @@ class Mirror(Directory):
         self.events: deque[EventRow] = deque(maxlen=RING)
         """The latest, oldest first."""
         self.presence = OperatorsPresent(clock, self.intake)
-        self.status, self.link = StatusRow(), LinkView()
+        self.status: StatusRow = _NO_STATUS
+        self.link = LinkView()
         self.warnings: dict[str, Shown] = {}
         """The console's own, by kind; they stay until their cause ends."""
         self.cuts: dict[str, float] = {}
@@ -431,7 +445,7 @@ class Mirror(Directory):
             self._behind = None
         elif self._behind is None or self.last_seq >= self._behind[0]:
             self._behind = head, self.clock.boot()
-        status = self.intake.status(data)
+        status = self.intake.read(data, StatusRow)
         if status != self.status:
             self.status = status
             self.versions.status += 1

@@ -112,7 +112,7 @@ class OperatorsPresent:
         decided_at = self._mine.pop(about, None)
         if decided_at is not None and self._clock.boot() - decided_at < _OWN:
             return
-        text = f"{event.actor} {_KINDS[event.type]} {what}".strip()
+        text = f"{event.actor.name} {_KINDS[event.type]} {what}".strip()
         self.news.append(text)
         self._latest = (self._clock.boot(), text)
 

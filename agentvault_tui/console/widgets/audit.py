@@ -136,7 +136,8 @@ class AuditPane(Pane, can_focus=True):
             upwards += [(row, over) for row in reversed(drawn)]
             upwards += self._gap(line, first=line is lines[0])
             shown.append(line)
-        self.on_screen = sorted(event for line in shown for event in line.last.events)
+        events = (event for line in shown for event in line.last.events)
+        self.on_screen = sorted(events, key=lambda event: event.seq)
         return upwards[:height][::-1]
 
     def _latest(

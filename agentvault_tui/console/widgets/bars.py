@@ -14,7 +14,7 @@ from agentvault_tui.console.state.presence import listed
 from agentvault_tui.console.widgets.pane import Painted, Pane
 from agentvault_tui.presenters.lines import Piece, Row, cells, wrap
 from agentvault_tui.presenters.moments import clock_time, countdown, plural
-from agentvault_tui.presenters.records import StepUpRow
+from agentvault_tui.presenters.records import StepUpRow, undelivered
 from agentvault_tui.text import cell_width
 
 _NOTICE: Final = timedelta(seconds=60)
@@ -45,13 +45,13 @@ class Masthead(Pane):
         mirror, status = self.mirror, self.mirror.status
         now = mirror.clock.now()
         agents = len(mirror.agents) - len(mirror.servers)
-        tenant = "" if status.tenant_reachable else " unreachable"
+        tenant = "" if status.tenant.is_reachable else " unreachable"
         facts: list[tuple[int, Row]] = [
             (6, ((" AgentVault", p.accent + p.title),)),
             (
                 3,
                 (
-                    (pen.clip(status.tenant or " ", 40), p.text),
+                    (pen.clip(status.tenant.host or " ", 40), p.text),
                     (tenant, p.danger),
                 ),
             ),
@@ -139,14 +139,15 @@ class Masthead(Pane):
         g, p, status = self.pen.glyphs, self.pen.palette, self.mirror.status
         if not self.mirror.loaded:
             return ()
-        if status.fault:
+        if status.ledger.fault:
             return (("ledger ", p.muted), (f"{g.failed} DOES NOT HOLD", p.danger))
-        if not status.writable:
+        if not status.ledger.is_writable:
             return (("ledger ", p.muted), (f"{g.failed} CANNOT WRITE", p.danger))
-        head = max(status.head, self.mirror.last_seq)
+        head = max(status.ledger.head, self.mirror.last_seq)
         broken = "ledger" in self.mirror.warnings
         mark = (g.failed, p.danger) if broken else (g.done, p.accent)
-        of = f" of {status.brokers} brokers" if status.brokers else ""
+        brokers = sum(one.alive for one in status.brokers)
+        of = f" of {brokers} brokers" if brokers else ""
         count = ((f" {head:,}", p.text), (f" event{'s' * (head != 1)}{of}", p.muted))
         return (("ledger ", p.muted), mark, *count)
 
@@ -156,8 +157,8 @@ class Masthead(Pane):
         rows: list[Painted] = []
         if mirror.status.panic.on:
             rows += self._banner(self._panic(), width)
-        if not mirror.status.writable:
-            what = "DOES NOT HOLD" if mirror.status.fault else "CANNOT WRITE"
+        if not mirror.status.ledger.is_writable:
+            what = "DOES NOT HOLD" if mirror.status.ledger.fault else "CANNOT WRITE"
             text = (
                 f"LEDGER {what}: nothing is issued; revoking still works."
                 " What to do: agentvault doctor"
@@ -189,9 +190,9 @@ class Masthead(Pane):
             notices.append("Agents may still be served. From a shell: agentvault panic")
         elif link.state is LinkState.STALE:
             notices.append(f"STALE: {link.reason}. Decisions wait until it is read.")
-        if not mirror.status.tenant_reachable:
+        if not mirror.status.tenant.is_reachable:
             notices.append("The tenant cannot be reached: approving waits for it.")
-        if notice := mirror.status.undelivered:
+        if notice := undelivered(mirror.status):
             notices.append(f"{notice}: {self.desk.key('alerts', 'N')} shows which")
         notices += mirror.status.warnings
         started = mirror.restarted_at

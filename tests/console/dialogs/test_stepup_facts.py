@@ -23,8 +23,9 @@ from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
+from agentvault_tui.operator_api.shapes import RepeatInfo
 from agentvault_tui.presenters.lines import Pen
-from agentvault_tui.presenters.records import BodyView, RepeatRow
+from agentvault_tui.presenters.records import BodyView
 from agentvault_tui.presenters.stepup_rows import (
     PastDecisions,
     StepUpFacts,
@@ -469,9 +470,10 @@ async def test_what_is_no_repeat_is_not_sent() -> None:
 async def test_a_repeat_is_told_first_at_each_stage(size: tuple[int, int]) -> None:
     """Before the factor and beside the code, what is approved besides stands there."""
     stand = scene()
-    words = Shown("the next 3 like it within 60 s, amount up to 9,000")
-    row = replace(stand.mirror.stepups[ID], repeat=RepeatRow(words, 0, None))
-    stand.mirror.stepups[ID] = row
+    words = "the next 3 like it within 60 s, amount up to 9,000"
+    bounds = {"amount": {"max": 9_000}}
+    repeat = RepeatInfo(count=3, within=60, bounds=bounds, left=0, expires_at=None)
+    stand.mirror.stepups[ID] = replace(stand.mirror.stepups[ID], repeat=repeat)
     async with opened(stand, size=size) as (app, pilot):
         flat = " ".join(text_of(app).replace("│", " ").split())
         assert f"NOT ONCE: this also approves {words}." in flat

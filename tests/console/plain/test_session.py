@@ -24,7 +24,8 @@ from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.operator_api.answers import ChangeWaitsError
 from agentvault_tui.operator_api.changes import ChangeInfo
-from agentvault_tui.presenters.records import RepeatRow, TreeRow
+from agentvault_tui.operator_api.shapes import AgentRef, RepeatInfo
+from agentvault_tui.presenters.records import TreeRow
 from agentvault_tui.presenters.stepup_rows import PastDecisions, StepUpFacts
 from agentvault_tui.text import Shown
 
@@ -79,11 +80,10 @@ async def test_what_is_left_of_repeats_is_told_and_ended() -> None:
     """An approval that stands in for a person says so; deny ends that."""
     session = StandSession(scene())
     mirror, now = session.stand.mirror, session.clock.now()
-    approved = replace(
-        mirror.stepups["sup_7f3a"],
-        status="approved",
-        repeat=RepeatRow(Shown("the next 5"), 3, now + timedelta(seconds=90)),
+    repeat = RepeatInfo(
+        count=5, within=600, bounds={}, left=3, expires_at=now + timedelta(seconds=90)
     )
+    approved = replace(mirror.stepups["sup_7f3a"], status="approved", repeat=repeat)
     mirror.stepups["sup_7f3a"] = approved
     told = sentences.of_stepup(approved, now)
     assert "For 1:30 up to 3 more like it need no person; deny 7F3A ends that." in told
@@ -97,12 +97,21 @@ async def test_tree_tells_who_holds_tokens_of_whom() -> None:
     """Each below the one it came from, with what ends with it; of one agent too."""
     session = StandSession(scene())
     ends, actions = session.clock.now() + timedelta(seconds=60), session.stand.actions
-    web, none = Shown("read:web"), Shown("")
-    planner, search = Shown("planner"), Shown("search")
-    rows = (
-        TreeRow(Shown("tok_1"), CALENDAR, planner, 0, web, none, 2, ends),  # type: ignore[arg-type]
-        TreeRow(Shown("tok_2"), search, search, 1, web, none, 0, ends, tokens=2),
-    )
+
+    def row(agent_id: str, name: str, depth: int, below: int, tokens: int) -> TreeRow:
+        return TreeRow(
+            id=Shown(f"tok_{depth}"),
+            parent_id=Shown(""),
+            agent=AgentRef(id=Shown(agent_id), name=Shown(name)),
+            depth=depth,
+            scope=Shown("read:web"),
+            resource=Shown(""),
+            below=below,
+            expires_at=ends,
+            tokens=tokens,
+        )
+
+    rows = (row(CALENDAR, "planner", 0, 2, 1), row("agt_search", "search", 1, 0, 2))
     actions.trees[""] = actions.trees[CALENDAR] = rows
     told = (
         "planner holds 1 token for read:web, 2 tokens below, ends in",

@@ -16,6 +16,7 @@ from support.fake_operator import FakeOperator
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
 from agentvault_tui.console.draw.delegation import tree_rows
 from agentvault_tui.console.screens.delegations import DelegationsScreen
+from agentvault_tui.operator_api.shapes import AgentRef
 from agentvault_tui.presenters.glyphs import UNICODE
 from agentvault_tui.presenters.lines import Pen, cells
 from agentvault_tui.presenters.records import TreeRow
@@ -23,17 +24,18 @@ from agentvault_tui.presenters.theme import palette
 from agentvault_tui.text import visible
 
 
-def token(stand: Stand, name: str, depth: int, below: int) -> TreeRow:
-    ends = stand.mirror.clock.now() + timedelta(minutes=5)
+def token(
+    stand: Stand, name: str, depth: int, below: int, agent_id: str = ""
+) -> TreeRow:
     return TreeRow(
-        visible(f"tok_{name}"),
-        visible(f"agt_{name}"),
-        visible(name),
-        depth,
-        visible("read:web"),
-        visible("web:acme.test"),
-        below,
-        ends,
+        id=visible(f"tok_{name}"),
+        parent_id=visible(""),
+        agent=AgentRef(id=visible(agent_id or f"agt_{name}"), name=visible(name)),
+        depth=depth,
+        scope=visible("read:web"),
+        resource=visible("web:acme.test"),
+        below=below,
+        expires_at=stand.mirror.clock.now() + timedelta(minutes=5),
     )
 
 
@@ -102,7 +104,7 @@ async def test_the_revoke_dialog_counts_what_was_passed_on_since() -> None:
     """The tree is read when it opens: the agent's row may be older."""
     stand = scene()
     agent = next(iter(stand.mirror.agents.values()))
-    root = token(stand, "planner", 0, 3)._replace(agent_id=agent.id)
+    root = token(stand, "planner", 0, 3, agent.id)
     stand.actions.trees[agent.id] = (root, token(stand, "search", 1, 0))
     assert agent.delegated_below == 0
     app = StandApp(stand, lambda desk: RevokeDialog(desk, agent))

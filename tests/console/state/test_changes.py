@@ -103,9 +103,9 @@ def test_a_change_has_no_agent_and_no_token() -> None:
     assert row.is_change
     assert not row.token_alone
     assert not row.unlimited
-    assert row.parameters == (("scopes", '["send:payment"]'),)
+    assert row.members == (("scopes", '["send:payment"]'),)
     assert granted(row) == "exactly this change, once, carried out at once"
-    assert row.approvals == "one approver, with a second factor"
+    assert row.approvers == "one approver, with a second factor"
     other = Stand().propose("lift the panic")
     assert differs(row, other) == SUMMARY
 
