@@ -161,7 +161,7 @@ def _convert(hint: Any, *, optional: bool = False) -> Convert | None:
         converted = [one for x in parts if (one := _convert(x, optional=optional))]
         if len(converted) == 1:
             return converted[0]
-        if len(converted) == 2 and DRAWN in repr(parts[0]):  # one, or several
+        if len(converted) == 2 and get_origin(parts[1]) is tuple:  # one, or several
             alone, several = converted
             return lambda displayer, value: (
                 several if isinstance(value, tuple) else alone

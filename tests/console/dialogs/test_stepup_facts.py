@@ -483,7 +483,7 @@ async def test_a_repeat_is_told_first_at_each_stage(size: tuple[int, int]) -> No
         await pilot.press("v")
         app.settle()
         stand.authorize(ID)
-        stand.mirror.stepups[ID] = replace(stand.mirror.stepups[ID], repeat=row.repeat)
+        stand.mirror.stepups[ID] = replace(stand.mirror.stepups[ID], repeat=repeat)
         app.dialog.update_page()
         await pilot.pause()
         flat = " ".join(text_of(app).replace("│", " ").split())
