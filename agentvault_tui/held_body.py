@@ -164,35 +164,12 @@ class DocumentInfo(Struct, kw_only=True):
     type: str | None = None
     """The media type of an opaque one."""
     content: HeldContent | UnsetType = UNSET
-    """As `HeldRequestInfo.body`."""
+    """As `operator_api.stepups.HeldRequestInfo.body`."""
 
     @property
     def described(self) -> Described:
         """Return it as a body is described."""
         return Described(self.kind, self.type or "", self.bytes, self.sha256)
-
-
-class HeldRequestInfo(Struct, kw_only=True):
-    """The HTTP request of a held call, without its credential."""
-
-    method: str
-    url: str
-    headers: dict[str, str]
-    body_sha256: str | None = None
-    body_bytes: int | None = None
-    body_kind: str | None = None
-    """``none``, ``json``, ``form``, ``multipart`` or ``opaque``."""
-    body_type: str | None = None
-    """Its media type, as it is sent."""
-    body_encoding: str | None = None
-    """The ``Content-Encoding`` of an opaque one."""
-    configuration_sha256: str | None = None
-    """Of the file that says where the request goes."""
-    references: tuple[DocumentInfo, ...] = ()
-    """Documents that it names: the approval is for them as they were fetched."""
-    body: HeldContent | UnsetType = UNSET
-    """The content that is sent. Only the answer about one step-up has it, while the
-    step-up is open and the broker that holds the body can be asked."""
 
 
 def read(described: Described, body: bytes | None) -> HeldContent:

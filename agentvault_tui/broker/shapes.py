@@ -17,7 +17,6 @@ from agentvault_tui.broker.registry import Foreseen, Registry
 from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.upstream.steps import rank, reason
 from agentvault_tui.clock import Deadline, iso
-from agentvault_tui.held_body import HeldRequestInfo
 from agentvault_tui.ledger import OutboxStep, Panic
 from agentvault_tui.model import (
     Account,
@@ -36,6 +35,14 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.operator_api import access, history, shapes
 from agentvault_tui.operator_api.changes import ChangeInfo, PersonInfo, TextInfo
+from agentvault_tui.operator_api.stepups import (
+    ApprovalsInfo,
+    DeciderInfo,
+    DeviceInfo,
+    HeldRequestInfo,
+    RepeatInfo,
+    StepUpInfo,
+)
 
 TOKENS_SHOWN: Final = 100
 """Tokens of an agent that are listed, the soonest to expire."""
@@ -261,13 +268,13 @@ def token_info(token: Token, ends: Ends = _as_recorded) -> shapes.TokenInfo:
 
 def stepup_info(
     stepup: StepUp, ends: Ends = _as_recorded, device: DeviceCode | None = None
-) -> shapes.StepUpInfo:
+) -> StepUpInfo:
     """Return *stepup* as consoles render and approvers decide it.
 
     *device* is the caller's own: another person's code is never shown.
     """
     return shape_from(
-        shapes.StepUpInfo,
+        StepUpInfo,
         stepup,
         authorization_details=stepup.details,
         request=convert(stepup.request, HeldRequestInfo | None),
@@ -340,10 +347,10 @@ def change_info(
     )
 
 
-def _repeat_info(repeat: Repeat, ends: Ends) -> shapes.RepeatInfo:
+def _repeat_info(repeat: Repeat, ends: Ends) -> RepeatInfo:
     expires_at = _moment(ends(repeat.expires) if repeat.expires else None)
     series = repeat.request
-    return shapes.RepeatInfo(**series, left=repeat.left, expires_at=expires_at)
+    return RepeatInfo(**series, left=repeat.left, expires_at=expires_at)
 
 
 def event_info(event: Event) -> history.EventInfo:
@@ -366,21 +373,21 @@ def event_info(event: Event) -> history.EventInfo:
     )
 
 
-def device_info(device: DeviceCode) -> shapes.DeviceInfo:
+def device_info(device: DeviceCode) -> DeviceInfo:
     """Return the approver's way to the tenant."""
-    return shape_from(shapes.DeviceInfo, device, expires_at=iso(device.expires_at))
+    return shape_from(DeviceInfo, device, expires_at=iso(device.expires_at))
 
 
 def _deciders(
     stepup: StepUp,
-) -> shapes.DeciderInfo | tuple[shapes.DeciderInfo, ...] | None:
+) -> DeciderInfo | tuple[DeciderInfo, ...] | None:
     granted = {StepUpStatus.APPROVED, StepUpStatus.REDEEMED, StepUpStatus.APPLIED}
     if stepup.status in granted and stepup.confirmed:
         return tuple(filter(None, map(_decider, stepup.confirmed)))
     return _decider(stepup.decided_by)
 
 
-def _approvals(stepup: StepUp) -> shapes.ApprovalsInfo | None:
+def _approvals(stepup: StepUp) -> ApprovalsInfo | None:
     if stepup.need == 1 and not stepup.owners and not stepup.approvers:
         return None
     named = " and ".join(" or ".join(one) for one in stepup.approvers)
@@ -389,7 +396,7 @@ def _approvals(stepup: StepUp) -> shapes.ApprovalsInfo | None:
     noun = "" if stepup.change else "the owner "
     own = [stepup.change.name] if stepup.change and stepup.owners else stepup.owners
     but = " and ".join([*others, *(f"{noun}{one}" for one in own)])
-    return shapes.ApprovalsInfo(
+    return ApprovalsInfo(
         have=len(stepup.confirmed),
         need=stepup.need,
         by=tuple(filter(None, map(_decider, stepup.confirmed))),
@@ -397,12 +404,10 @@ def _approvals(stepup: StepUp) -> shapes.ApprovalsInfo | None:
     )
 
 
-def _decider(evidence: Evidence | None) -> shapes.DeciderInfo | None:
+def _decider(evidence: Evidence | None) -> DeciderInfo | None:
     if evidence is None:
         return None
-    return shape_from(
-        shapes.DeciderInfo, evidence, auth_time=_moment(evidence.auth_time)
-    )
+    return shape_from(DeciderInfo, evidence, auth_time=_moment(evidence.auth_time))
 
 
 def _moment(moment: datetime | None) -> str | None:

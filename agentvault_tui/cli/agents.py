@@ -50,8 +50,8 @@ from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     NewAgentInfo,
     ScopeInfo,
-    StepUpInfo,
 )
+from agentvault_tui.operator_api.stepups import StepUpInfo
 from agentvault_tui.presenters.glyphs import (
     ASCII,
     UNICODE,

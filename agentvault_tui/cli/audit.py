@@ -36,7 +36,8 @@ from agentvault_tui.operator_api.history import (
 )
 from agentvault_tui.operator_api.proof import Proof
 from agentvault_tui.operator_api.requests import PastQuery
-from agentvault_tui.operator_api.shapes import OPEN, OUTCOMES, HeadInfo, StatusInfo
+from agentvault_tui.operator_api.shapes import OUTCOMES, HeadInfo, StatusInfo
+from agentvault_tui.operator_api.stepups import OPEN
 from agentvault_tui.presenters import event_words
 from agentvault_tui.presenters.directory import Directory
 from agentvault_tui.presenters.outcomes import event_phrase

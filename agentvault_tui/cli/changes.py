@@ -23,7 +23,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.changes import ChangeDecision, ChangeInfo, ChangeQuery
-from agentvault_tui.operator_api.shapes import OPEN, StepUpInfo
+from agentvault_tui.operator_api.stepups import OPEN, StepUpInfo
 from agentvault_tui.presenters.records import STEPUP_WORDS, stepup_state
 
 _DIFF: Final = {"+": "good", "-": "bad"}

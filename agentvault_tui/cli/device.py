@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from agentvault_tui.cli.output import Output
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.operator_api.calls import STATUS, AnswerT
-from agentvault_tui.operator_api.shapes import DeviceInfo
+from agentvault_tui.operator_api.stepups import DeviceInfo
 from agentvault_tui.qr import draw, on_loopback, tunnel
 
 if TYPE_CHECKING:

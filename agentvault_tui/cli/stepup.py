@@ -37,7 +37,7 @@ from agentvault_tui.model import repeat_words
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.gateway import HeldBody
-from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.operator_api.stepups import StepUpInfo
 from agentvault_tui.presenters.records import (
     STEPUP_WORDS,
     stepup_state,
@@ -339,9 +339,9 @@ def print_stepup(
 
     intake = Intake(ascii_only=out.ascii_only)
     row, shown = intake.stepup(item), None
-    if row.held is not None and body is not None:
+    if row.request is not None and body is not None:
         shown = body_view(
-            row.held, body, ascii_only=out.ascii_only, hex_bytes=_HEX_BYTES
+            row.request, body, ascii_only=out.ascii_only, hex_bytes=_HEX_BYTES
         )
     past = PastDecisions(tuple(map(intake.stepup, before)))
     facts = StepUpFacts(row, intake.shown(owner), past, SystemClock().now(), shown)

@@ -28,7 +28,7 @@ from agentvault_tui.model import CHANGE_ID
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.requests import StepUpQuery, StepUpShowQuery
-from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.operator_api.stepups import StepUpInfo
 from agentvault_tui.text import clip
 
 if TYPE_CHECKING:
@@ -148,7 +148,10 @@ def _held_facts(
         from agentvault_tui.presenters.stepup_rows import request_facts, unreadable
 
         row = Intake(ascii_only=session.out.ascii_only).stepup(stepup)
-        if (held := row.held) and (held.body.sha256, f"{held.body.size}") == (
+        if (held := row.request) and (
+            held.body_sha256,
+            f"{held.described.size}",
+        ) == (
             sent.get("body_sha256"),
             sent.get("body_bytes"),
         ):

@@ -71,7 +71,7 @@ from agentvault_tui.operator_api.requests import (
     TryRequest,
     WireRequest,
 )
-from agentvault_tui.operator_api.shapes import MoneyInfo
+from agentvault_tui.operator_api.stepups import MoneyInfo
 from agentvault_tui.origins import NOWHERE
 from agentvault_tui.text import visible
 

@@ -9,13 +9,13 @@ from msgspec import Meta, field
 from agentvault_tui.operator_api.requests import WireRequest, Word
 from agentvault_tui.operator_api.shapes import (
     AgentRef,
-    DeviceInfo,
     Json,
     Maybe,
     Text,
     Time,
     WireShape,
 )
+from agentvault_tui.operator_api.stepups import DeviceInfo
 
 
 class IssueRequest(WireRequest, kw_only=True):

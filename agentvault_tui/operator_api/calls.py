@@ -19,6 +19,7 @@ from agentvault_tui.operator_api import (
     limits,
     planning,
     shapes,
+    stepups,
 )
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.operator_api.sessions import KeyChallenge, MeInfo
@@ -140,9 +141,9 @@ REVOKE_TOKEN: Final = _post(
     asks.TokenRevokeRequest,
     ending.TokenRevokeAnswer,
 )
-STEPUPS: Final = _get(_STEPUP, shapes.StepUpList, asks.StepUpQuery)
-STEPUP: Final = _get(f"{_STEPUP}/{{id}}", shapes.StepUpInfo, asks.StepUpShowQuery)
-BEFORE: Final = _get(f"{_STEPUP}/{{id}}/before", shapes.StepUpList, asks.BeforeQuery)
+STEPUPS: Final = _get(_STEPUP, stepups.StepUpList, asks.StepUpQuery)
+STEPUP: Final = _get(f"{_STEPUP}/{{id}}", stepups.StepUpInfo, asks.StepUpShowQuery)
+BEFORE: Final = _get(f"{_STEPUP}/{{id}}/before", stepups.StepUpList, asks.BeforeQuery)
 DECIDE: Final = _post(
     Access.DECIDE, _STEPUP, asks.DecisionRequest, ending.DecisionAnswer, also=202
 )
@@ -292,7 +293,7 @@ METRICS_PATH: Final = "/metrics"
 EVENT_KINDS: Final[dict[str, type[WireShape]]] = {
     "agent": shapes.AgentInfo,
     "token": shapes.TokenInfo,
-    "stepup": shapes.StepUpInfo,
+    "stepup": stepups.StepUpInfo,
     "audit": history.EventInfo,
     "loosened": history.LoosenedInfo,
     "tenant": shapes.TenantInfo,

@@ -7,14 +7,8 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, UnsetType
 
 from agentvault_tui.operator_api.requests import Limit, Reason, WireRequest, Word
-from agentvault_tui.operator_api.shapes import (
-    ApprovalsInfo,
-    DeciderInfo,
-    DeviceInfo,
-    Json,
-    Moment,
-    WireShape,
-)
+from agentvault_tui.operator_api.shapes import Json, Moment, WireShape
+from agentvault_tui.operator_api.stepups import ApprovalsInfo, DeciderInfo, DeviceInfo
 
 CHANGE_STATUSES = (
     *("pending", "authorizing", "applied", "denied", "expired", "cancelled"),

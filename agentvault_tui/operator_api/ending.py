@@ -14,9 +14,9 @@ from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     PanicInfo,
     StepInfo,
-    StepUpInfo,
     WireShape,
 )
+from agentvault_tui.operator_api.stepups import StepUpInfo
 
 
 class ConfirmedInfo(WireShape, kw_only=True):

@@ -13,11 +13,11 @@ from agentvault_tui.operator_api.shapes import (
     Json,
     MemberInfo,
     Moment,
-    MoneyInfo,
     Text,
     Time,
     WireShape,
 )
+from agentvault_tui.operator_api.stepups import MoneyInfo
 
 
 class CallInfo(WireShape[Text, Time], kw_only=True):

@@ -16,11 +16,11 @@ from agentvault_tui.operator_api.shapes import (
     Moment,
     PastAgentInfo,
     StatusInfo,
-    StepUpInfo,
     Text,
     Time,
     WireShape,
 )
+from agentvault_tui.operator_api.stepups import StepUpInfo
 
 
 class ActorInfo(WireShape[Text, Time], kw_only=True, gc=False):

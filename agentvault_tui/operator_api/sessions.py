@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType, field
 
-from agentvault_tui.operator_api.shapes import DeviceInfo, Moment, WireShape
+from agentvault_tui.operator_api.shapes import Moment, WireShape
+from agentvault_tui.operator_api.stepups import DeviceInfo
 
 
 class UserSessionInfo(WireShape, kw_only=True):

@@ -43,7 +43,7 @@ def _decoded(text: str | None) -> bytes | None:
 
 def unread(request: HeldRequest, why: Shown) -> BodyView:
     """Say that the broker did not hand a body out."""
-    summary = f"{request.body.size:,} bytes"
+    summary = f"{request.described.size:,} bytes"
     return BodyView(summary, problem=f"The body is not read: {why}.")
 
 
@@ -71,14 +71,14 @@ def view(
     def shown(text: str) -> Shown:
         return visible(text, max(10 * len(text), 1), ascii_only=ascii_only)
 
-    request_body = request.body
+    request_body = request.described
     try:
         content = held_body.read(request_body, body)
         body_text = held_body.text(request_body, content)
         warning_length = len(body_text.warning)
         named = [
             (one, held_body.read(one.described, held))
-            for one, held in zip_longest(request.documents, documents)
+            for one, held in zip_longest(request.references, documents)
             if one is not None
         ]
         body_text = held_body.with_documents(body_text, named)

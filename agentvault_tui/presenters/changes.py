@@ -8,7 +8,8 @@ from typing import Final, NamedTuple, Self
 from agentvault_tui.model import CHANGE_ID
 from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.history import EventInfo
-from agentvault_tui.operator_api.shapes import Json, StepUpInfo
+from agentvault_tui.operator_api.shapes import Json
+from agentvault_tui.operator_api.stepups import StepUpInfo
 from agentvault_tui.presenters.records import TextRow
 from agentvault_tui.text import Shown
 

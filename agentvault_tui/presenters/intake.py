@@ -15,7 +15,6 @@ from msgspec.structs import asdict
 from agentvault_tui.amounts import shown_parameters
 from agentvault_tui.clock import span
 from agentvault_tui.headline import gist, wish
-from agentvault_tui.held_body import Described, HeldRequestInfo
 from agentvault_tui.model import (
     Money,
     detail_members,
@@ -30,9 +29,9 @@ from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     PastAgentInfo,
     ScopeInfo,
-    StepUpInfo,
     TokenInfo,
 )
+from agentvault_tui.operator_api.stepups import StepUpInfo
 from agentvault_tui.presenters.changes import ChangeParts, loosened
 from agentvault_tui.presenters.moments import size
 from agentvault_tui.presenters.outcomes import outcome_word, reason_words
@@ -40,7 +39,6 @@ from agentvault_tui.presenters.records import (
     RISKS,
     AgentRow,
     EventRow,
-    HeldRequest,
     LiveToken,
     ScopeRow,
     StepUpRow,
@@ -160,7 +158,7 @@ class Intake(Displayer):
         else:
             details = shown_parameters(details, money)
         how: dict[str, Any] = {"unlimited": bare, "change": about}
-        return self.extend(
+        row = self.extend(
             info,
             StepUpRow,
             scope=self.shown(info.scope or info.action, _WHOLE),
@@ -168,11 +166,9 @@ class Intake(Displayer):
             unlimited=bare,
             parameters={},
             authorization_details=None,
-            request=None,
             members=self._rows(sorted(details.items(), key=rank)),
             others=self._others(info),
             texts=change.rows(self.shown),
-            held=self._held(info.request),
             gist=self.shown(gist(info.parameters, money), _NAME),
             wish=self.shown(
                 wish(info.action, *request, money, connection=info.connection, **how)
@@ -181,17 +177,9 @@ class Intake(Displayer):
                 info.approvals.words if info.approvals else change.may, _WHOLE
             ),
         )
-
-    def _held(self, info: HeldRequestInfo | None) -> HeldRequest | None:
-        if info is None:
-            return None
-        return HeldRequest(
-            self.shown(info.method, _NAME),
-            self.shown(info.url, _WHOLE),
-            self._rows(info.headers.items()),
-            Described.of(asdict(info)),
-            info.references,
-        )
+        if row.request is not None:
+            row.request.body = UNSET
+        return row
 
     def event(self, info: EventInfo) -> EventRow:
         """Convert an event; repeated words are cached, for the hot path."""

@@ -7,18 +7,20 @@ from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
-from agentvault_tui.held_body import Described, DocumentInfo
 from agentvault_tui.operator_api.access import TreeToken
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
-    DeviceInfo,
     PanicInfo,
     ScopeInfo,
     StatusInfo,
     StepInfo,
+)
+from agentvault_tui.operator_api.stepups import (
+    DeviceInfo,
+    HeldRequestInfo,
     StepUpInfo,
     people,
 )
@@ -42,6 +44,7 @@ PanicRow: TypeAlias = PanicInfo[Shown, datetime]
 StatusRow: TypeAlias = StatusInfo[Shown, datetime]
 ServiceRows: TypeAlias = ServiceList[Shown, datetime]
 DeviceRow: TypeAlias = DeviceInfo[Shown, datetime]
+HeldRequest: TypeAlias = HeldRequestInfo[Shown, datetime]
 UpstreamStep: TypeAlias = StepInfo[Shown, datetime]
 
 
@@ -103,18 +106,6 @@ class TreeRow(TreeToken[Shown, datetime, Shown], kw_only=True):
     tokens: int = 1
 
 
-class HeldRequest(NamedTuple):
-    """The HTTP request of a held call: the sent form, but for the credential."""
-
-    method: Shown
-    url: Shown
-    headers: tuple[tuple[Shown, Shown], ...]
-    body: Described
-    """As it came: pass its texts through `text.visible`."""
-    documents: tuple[DocumentInfo, ...] = ()
-    """Those that it names, likewise."""
-
-
 class BodyView(Struct, frozen=True):
     """A body for a person; every text went through `text.visible`."""
 
@@ -145,8 +136,8 @@ class TextRow(NamedTuple):
 class StepUpRow(StepUpInfo[Shown, datetime, Shown], kw_only=True):
     """A request held for a person. Texts are whole: cut them where they are drawn.
 
-    Its own members are derived from `parameters`, `authorization_details` and
-    `request`, which are raw and therefore left out of it. `risk` is one of `RISKS`;
+    Its own members are derived from `parameters` and `authorization_details`, which are
+    raw and therefore left out of it, as `request.body` is. `risk` is one of `RISKS`;
     `unlimited` is computed here, whatever the broker says.
     """
 
@@ -157,8 +148,6 @@ class StepUpRow(StepUpInfo[Shown, datetime, Shown], kw_only=True):
     resource indicator that is not the resource."""
     texts: tuple[TextRow, ...] = ()
     """Texts that a change replaces."""
-    held: HeldRequest | None = None
-    """Of a held call."""
     gist: Shown = _NOTHING
     """How much the action moves, when its parameters say so."""
     wish: Shown = _NOTHING
@@ -178,7 +167,7 @@ class StepUpRow(StepUpInfo[Shown, datetime, Shown], kw_only=True):
     @property
     def token_alone(self) -> bool:
         """Whether the approval issues a token, and is not for one request."""
-        bound = self.held or self.evaluation or self.is_change
+        bound = self.request or self.evaluation or self.is_change
         return not (bound or self.connection)
 
     def repeats(self, now: datetime) -> float:

@@ -165,7 +165,7 @@ def brief(
     agent, cut_agent = _agent(facts, pen, width)
     past = listed_before(facts, pen, width)
     wants, cut_wants = _wants(row, pen, width)
-    on, cut_on = ([], False) if row.held else _on(row, pen, width)
+    on, cut_on = ([], False) if row.request else _on(row, pen, width)
     grant, cut_grant = _grant(row, pen, width)
     tail = [*grant, *_approvals(row, pen, width), tally_row(facts, pen, width)]
     problem = _problem(row, pen, width)
@@ -175,10 +175,10 @@ def brief(
     why_text = f"{row.rule}: {row.why}"
     more_why = len(pen.facts("", why_text, width, max(height, 1))[0]) - 1
     roomy = words_too and row.reason and max(count, 1) + more_why <= spare - 3
-    silent = row.held or row.is_change or not words_too  # it need not say a word
+    silent = row.request or row.is_change or not words_too  # it need not say a word
     words_least = 0 if silent else 1
     words_min = 3 if roomy else words_least
-    body_min = 3 if row.held else 0
+    body_min = 3 if row.request else 0
     most_with = max(spare - words_min - body_min, 1)
     with_rows, cut_with = _with(row, pen, width, most_with)
     spare -= len(with_rows)
@@ -243,7 +243,7 @@ def whole(stepup_facts: StepUpFacts, pen: Pen, width: int) -> tuple[list[Row], i
 def _whole(
     row: StepUpRow, owner: str, body: BodyView | None, pen: Pen, width: int
 ) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
-    request = row.held
+    request = row.request
     facts: list[tuple[str, str]] = [
         *_asker(row, owner),
         *([("Wants to", f"{request.method} {request.url}")] if request else []),
@@ -303,7 +303,7 @@ def _status(row: StepUpRow) -> str:
 
 
 def _warning(row: StepUpRow, body: BodyView | None, pen: Pen, width: int) -> list[Row]:
-    lines = [str(unreadable(row.held, pen))] if row.held else []
+    lines = [str(unreadable(row.request, pen))] if row.request else []
     if body is not None and body.lost:
         lines.append(body.problem)
     lines.append(no_limits(row))
@@ -318,7 +318,7 @@ def _warning(row: StepUpRow, body: BodyView | None, pen: Pen, width: int) -> lis
 
 def unreadable(request: HeldRequest, pen: Pen) -> Shown:
     """Word that a body cannot be read, and its known facts; empty if it can be."""
-    warning = request.body.warning
+    warning = request.described.warning
     return visible(warning, 10 * len(warning), ascii_only=pen.glyphs.ascii_only)
 
 
@@ -346,8 +346,8 @@ def _wants(row: StepUpRow, pen: Pen, width: int) -> tuple[list[Row], bool]:
     room = width - LABEL - 2 - cell_width(mark[0][0])
     rows: list[Row] = []
     label, whole_action, truncated = "Wants to", str(row.action), False
-    if row.held:
-        text = f"{row.held.method} {row.held.url}"
+    if row.request:
+        text = f"{row.request.method} {row.request.url}"
         rows, truncated = pen.facts(label, text, width, 2, pen.palette.strong)
         label, on = "Is", f" on {row.resource}" if row.resource else ""
         whole_action = f"{row.action}{on}"
@@ -378,7 +378,7 @@ def _with(row: StepUpRow, pen: Pen, width: int, most: int) -> tuple[list[Row], b
     """
     texts = [(text.name, _short(text, pen)) for text in row.texts]
     members = (*row.members, *row.others, *texts)
-    label = "Policy read" if row.held else "With"
+    label = "Policy read" if row.request else "With"
     if not members and row.is_change:
         return [], False
     if not members:
@@ -481,15 +481,15 @@ def request_facts(
 
     A name that could pass for a name with its value is quoted.
     """
-    if row.held is None or body is None:
+    if row.request is None or body is None:
         return
-    for name, value in row.held.headers:
+    for name, value in row.request.headers.items():
         yield "Header", f"{name}: {value}"
     yield "Body", body.summary
     yield from _own_words("  but", body.problem, width)
     for name, value in body.members:
         yield "", f"{name} = {value}"
-    held_body = row.held.body
+    held_body = row.request.described
     named = (("type", held_body.media_type), ("encoding", held_body.encoding))
     for label, text in (*named, ("SHA-256", held_body.sha256)):
         if text:
@@ -575,7 +575,7 @@ def _words(row: StepUpRow, pen: Pen, width: int, most: int) -> list[Row]:
 
 def _parameter_facts(row: StepUpRow) -> Iterator[tuple[str, str]]:
     """Give name and value rows of their own: neither can pass for the other."""
-    label = "Policy read" if row.held else "With"
+    label = "Policy read" if row.request else "With"
     if not row.members and not row.is_change:
         yield label, "no parameters"
     for name, value in row.members:

@@ -77,7 +77,7 @@ _FACTS = (
     ("the risk", "risk"),
     ("how long it lasts", "ttl"),
     ("the connection", "connection"),
-    ("the request", "held"),
+    ("the request", "request"),
     ("a text", "texts"),
     ("the fingerprint", "digest"),
 )
@@ -99,7 +99,7 @@ def granted(row: StepUpRow, this: str = "exactly this, ") -> str:
         )
     if row.is_change:
         return "exactly this change, once, carried out at once"
-    if row.held:
+    if row.request:
         return (
             f"these bytes, once, within {countdown(row.ttl)}; "
             "one changed byte asks again"
@@ -179,7 +179,7 @@ def stages_of(row: StepUpRow) -> Stages:
         return _CHANGE
     if row.evaluation:
         return _EVALUATION
-    return _CALL if row.held else _TOKEN
+    return _CALL if row.request else _TOKEN
 
 
 _CAUSES: Final = {
@@ -222,7 +222,7 @@ def handed_out(row: StepUpRow) -> str:
         )
     if row.evaluation:
         return "It was allowed, once."
-    if row.held:
+    if row.request:
         return "The call was sent, once; the audit has what came of it."
     return "The token is spent."
 
@@ -236,7 +236,7 @@ def takes_back(row: StepUpRow) -> str:
         )
     if row.evaluation:
         return "The agent may do exactly this, once. Revoke it to take that back."
-    if row.held:
+    if row.request:
         return "The agent may send exactly this, once. Revoke it to take that back."
     return "The agent has a token for exactly this. Revoke the agent to take it back."
 

@@ -21,7 +21,7 @@ from agentvault_tui.cli.stepup import print_stepup
 from agentvault_tui.home import Home
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.client import OperatorClient
-from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.operator_api.stepups import StepUpInfo
 
 Run = Callable[..., Answer]
 Start = Callable[..., Forked]

@@ -23,7 +23,7 @@ from agentvault_tui.ledger.docs import read_stepup, write_stepup
 from agentvault_tui.ledger.past_stepups import _begun
 from agentvault_tui.model import EventType, Money
 from agentvault_tui.operator_api.codec import decode
-from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.operator_api.stepups import StepUpInfo
 from agentvault_tui.presenters.intake import Intake
 from agentvault_tui.watch.messages import compose
 

@@ -30,13 +30,12 @@ from agentvault_tui.cli.stepup import print_stepup
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import ConflictError, SealedError
 from agentvault_tui.gateway.body import HeldBodies
-from agentvault_tui.held_body import HeldRequestInfo
 from agentvault_tui.home import Home
 from agentvault_tui.model import Action, EventType, StepUp
 from agentvault_tui.model.waiting import UNSEEN_PARTS
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.gateway import HeldBody
-from agentvault_tui.operator_api.shapes import StepUpInfo
+from agentvault_tui.operator_api.stepups import HeldRequestInfo, StepUpInfo
 from agentvault_tui.presenters.body import told
 from agentvault_tui.presenters.intake import Intake
 

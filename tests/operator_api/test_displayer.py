@@ -13,9 +13,11 @@ from support.hostile_shapes import harmless, hostile, texts
 from support.wire_shapes import filled
 
 from agentvault_tui.clock import iso
+from agentvault_tui.operator_api.access import TreeToken
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.displayer import EPOCH, Displayer, plan
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
+from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     AccountInfo,
     AgentInfo,
@@ -26,6 +28,7 @@ from agentvault_tui.operator_api.shapes import (
     WireShape,
 )
 from agentvault_tui.presenters.intake import Intake
+from agentvault_tui.presenters.records import TreeRow
 from agentvault_tui.text import Shown, cell_width
 
 KINDS = (AccountInfo, AlertList, CallInfo, SeatInfo, ServiceList, StepInfo)
@@ -65,6 +68,23 @@ def test_moments_are_read_once() -> None:
     call = filled(CallInfo, {"started_at": "yesterday"})
     assert Displayer().read(call, CallInfo[Shown, datetime]).started_at == EPOCH
     assert at - EPOCH > timedelta(days=1)
+
+
+def test_an_absent_text_is_empty_where_it_is_drawn() -> None:
+    """Null on the wire is an empty text in a row, which nothing has to ask for."""
+    sent = filled(EventInfo, {"agent_id": None, "reason": "\x1b"})
+    row = Displayer().read(sent, EventInfo[Shown, datetime, Shown])
+    assert (row.agent_id, row.reason) == ("", "⟦U+001B⟧")
+    assert sent.agent_id is None
+
+
+def test_a_row_extends_its_shape() -> None:
+    """It has the shape's members, displayable, and those that are derived from them."""
+    given = {"id": "tok\x07", "agent": {"id": "agt_1", "name": "a\x07"}, "depth": 1}
+    sent = filled(TreeToken, given)
+    row = Displayer().extend(sent, TreeRow, tokens=3, depth=2)
+    assert (row.id, row.agent.name) == ("tok⟦U+0007⟧", "a⟦U+0007⟧")
+    assert (row.tokens, row.depth, sent.depth) == (3, 2, 1)
 
 
 def test_another_class_is_refused() -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.console_scenes import HOSTILE
 
-from agentvault_tui.held_body import Described
 from agentvault_tui.operator_api.gateway import HeldBody
+from agentvault_tui.operator_api.stepups import HeldRequestInfo
 from agentvault_tui.presenters.body import SHOWN, told, unread, view
 from agentvault_tui.presenters.records import BodyView, HeldRequest
 from agentvault_tui.text import Shown, visible
@@ -24,8 +24,14 @@ def read(body: bytes, kind: str = "json", *, ascii_only: bool = False) -> BodyVi
 
 def request(body: bytes, kind: str = "json") -> HeldRequest:
     digest = sha256(body).hexdigest()
-    said = Described(kind, "", len(body), digest)
-    return HeldRequest(Shown("POST"), Shown("https://x.test/"), (), said)
+    return HeldRequestInfo(
+        method=Shown("POST"),
+        url=Shown("https://x.test/"),
+        headers={},
+        body_kind=kind,
+        body_bytes=len(body),
+        body_sha256=digest,
+    )
 
 
 def test_members_and_bytes_are_both_there() -> None:

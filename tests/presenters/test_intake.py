@@ -19,9 +19,9 @@ from agentvault_tui.operator_api.shapes import (
     AgentInfo,
     ScopeInfo,
     StatusInfo,
-    StepUpInfo,
     WireShape,
 )
+from agentvault_tui.operator_api.stepups import StepUpInfo
 from agentvault_tui.presenters.activity import ActivityRow, read_activity
 from agentvault_tui.presenters.intake import Intake
 from agentvault_tui.presenters.limits import LimitRows, windows

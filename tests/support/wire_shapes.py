@@ -12,12 +12,8 @@ from msgspec import inspect
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.operator_api.calls import EVENT_KINDS
 from agentvault_tui.operator_api.codec import encode
-from agentvault_tui.operator_api.shapes import (
-    AgentInfo,
-    StatusInfo,
-    StepUpInfo,
-    WireShape,
-)
+from agentvault_tui.operator_api.shapes import AgentInfo, StatusInfo, WireShape
+from agentvault_tui.operator_api.stepups import StepUpInfo
 
 MOMENT = "2026-11-24T10:00:00.000000Z"
 _type_info = cache(inspect.type_info)

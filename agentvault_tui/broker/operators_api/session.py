@@ -37,6 +37,7 @@ from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo, UserSessionInfo
+from agentvault_tui.operator_api.stepups import DeviceInfo
 from agentvault_tui.text import visible
 from agentvault_tui.vault.management.objects import roles
 
@@ -48,7 +49,7 @@ def routes(sessions: Sessions, authority: Authority) -> list[Route]:
     def about(
         uid: str,
         local: str | UnsetType = UNSET,
-        device: shapes.DeviceInfo | UnsetType = UNSET,
+        device: DeviceInfo | UnsetType = UNSET,
     ) -> MeInfo:
         """Return the operator's person and role, and the missing rights."""
         standing = authority.standing(uid)

@@ -35,8 +35,9 @@ from agentvault_tui.broker.usecases.stepup import (
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import LedgerError, SealedError
 from agentvault_tui.model import Actor, DeviceCode, StepUp, StepUpStatus
-from agentvault_tui.operator_api import calls, ending, shapes
+from agentvault_tui.operator_api import calls, ending
 from agentvault_tui.operator_api import requests as asks
+from agentvault_tui.operator_api.stepups import StepUpInfo
 
 
 def routes(broker: Broker, authority: Authority, sessions: Sessions) -> list[Route]:
@@ -72,7 +73,7 @@ def _reading(broker: Broker) -> list[Route]:
         infos = (stepup_info(one, ends, own(one)) for one in picked[: query.limit])
         return await listing(request, "stepups", infos)
 
-    async def show(request: Request) -> shapes.StepUpInfo:
+    async def show(request: Request) -> StepUpInfo:
         """Return one step-up, of any age; for an open held call with its content."""
         query = query_of(request, asks.StepUpShowQuery)
         stepup = await known_stepup(broker, request.path_params["id"])
@@ -140,7 +141,7 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
 
 
 def _decision(
-    info: shapes.StepUpInfo, broker: Broker, durability: Kept = Kept.LEDGER
+    info: StepUpInfo, broker: Broker, durability: Kept = Kept.LEDGER
 ) -> ending.DecisionAnswer:
     recorded = recorded_at(durability, broker.team)
     return shape_from(ending.DecisionAnswer, info, **recorded)

@@ -66,7 +66,7 @@ class CallBody:
 
     def __init__(self, desk: Desk, stepup: StepUpRow) -> None:
         """Read nothing yet."""
-        self.view = READING if stepup.held else None
+        self.view = READING if stepup.request else None
         self._desk, self._stepup = desk, stepup
         self._due = 0.0
 
@@ -90,7 +90,7 @@ class CallBody:
 
     async def read(self) -> None:
         """Read it; a lost body is read again, because the agent may send it again."""
-        if (request := self._stepup.held) is None:
+        if (request := self._stepup.request) is None:
             return
         failed = False
         try:

@@ -121,5 +121,5 @@ def typing(row: StepUpRow, pen: Pen, *, repeating: bool) -> list[Row]:
     who = "The requester" if row.is_change else "The agent"
     label, text = "Reason: ", f"{who} will read this. Enter denies, Esc goes back."
     if repeating:
-        label, text = "Repeat: ", _REPEAT if row.held is None else _REPEAT_OF_CALL
+        label, text = "Repeat: ", _REPEAT if row.request is None else _REPEAT_OF_CALL
     return [EMPTY, ((text, pen.palette.muted),), ((label, pen.palette.text),)]

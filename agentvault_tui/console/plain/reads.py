@@ -159,7 +159,7 @@ class ReadCommands:
     async def _calls(self, _: str) -> None:
         mirror = self.mirror
         now, rows = mirror.clock.now(), mirror.calls.values()
-        ordered = sorted(rows, key=lambda row: (not row.held, row.started_at))
+        ordered = sorted(rows, key=lambda row: (not row.request, row.started_at))
         self.say(*(sentences.of_call(row, now) for row in ordered))
         self.say(f"{plural(len(ordered), 'call')} in flight or held.")
 
@@ -258,12 +258,12 @@ class ReadCommands:
 
     async def _body(self, row: StepUpRow) -> BodyView | None:
         """Read the body of a held call, or the reason why it cannot be shown."""
-        if row.held is None:
+        if row.request is None:
             return None
         try:
-            return await self.link.body(row.id, row.held)
+            return await self.link.body(row.id, row.request)
         except AgentVaultError as error:
-            return unread(row.held, self.mirror.intake.shown(error.what))
+            return unread(row.request, self.mirror.intake.shown(error.what))
 
     # What is told by itself
 

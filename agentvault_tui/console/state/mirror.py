@@ -31,11 +31,11 @@ from agentvault_tui.operator_api.shapes import (
     PastAgentInfo,
     PresenceInfo,
     StatusInfo,
-    StepUpInfo,
     TenantInfo,
     TokenInfo,
     WireShape,
 )
+from agentvault_tui.operator_api.stepups import StepUpInfo
 from agentvault_tui.presenters.directory import Directory
 from agentvault_tui.presenters.intake import Intake, token_key
 from agentvault_tui.presenters.records import (

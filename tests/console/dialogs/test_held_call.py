@@ -278,8 +278,8 @@ def test_a_changed_request_is_a_change() -> None:
     """A dialog whose request is another one says so."""
     stand = scene()
     row = held(stand)
-    assert row.held is not None
-    other = replace(row, held=row.held._replace(url=row.held.method))
+    assert row.request is not None
+    other = replace(row, request=replace(row.request, url=row.request.method))
     assert changes(row, other) == ("the request",)
 
 
@@ -287,8 +287,8 @@ async def test_plain_mode_tells_request_and_body() -> None:
     """`show` of plain mode has the same facts as the dialog."""
     stand = scene()
     row = held(stand)
-    assert row.held is not None
-    body = await stand.actions.body(row.id, row.held)
+    assert row.request is not None
+    body = await stand.actions.body(row.id, row.request)
     past, now = PastDecisions(()), stand.clock.now()
     asked = StepUpFacts(row, Shown("bob"), past, now, body)
     text = "\n".join(sentences.facts(asked))

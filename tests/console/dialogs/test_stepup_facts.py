@@ -23,7 +23,7 @@ from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
-from agentvault_tui.operator_api.shapes import RepeatInfo
+from agentvault_tui.operator_api.stepups import RepeatInfo
 from agentvault_tui.presenters.lines import Pen
 from agentvault_tui.presenters.records import BodyView
 from agentvault_tui.presenters.stepup_rows import (

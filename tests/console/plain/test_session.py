@@ -24,7 +24,8 @@ from agentvault_tui.console.state.link_state import LinkState
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.operator_api.answers import ChangeWaitsError
 from agentvault_tui.operator_api.changes import ChangeInfo
-from agentvault_tui.operator_api.shapes import AgentRef, RepeatInfo
+from agentvault_tui.operator_api.shapes import AgentRef
+from agentvault_tui.operator_api.stepups import RepeatInfo
 from agentvault_tui.presenters.records import TreeRow
 from agentvault_tui.presenters.stepup_rows import PastDecisions, StepUpFacts
 from agentvault_tui.text import Shown
