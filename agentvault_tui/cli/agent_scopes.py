@@ -21,16 +21,10 @@ from agentvault_tui.operator_api.ending import (
 )
 from agentvault_tui.operator_api.shapes import AgentInfo
 from agentvault_tui.presenters.moments import plural
-from agentvault_tui.presenters.revocations import unnotified
+from agentvault_tui.presenters.revocations import cancelled, unrecorded
 from agentvault_tui.text import visible
 
 _MOST_A_SECOND: Final = 1_000_000
-_PLACES: Final = {
-    "journal": "the cut journal keeps it, also over a restart",
-    "stop": "the next start of the broker stops everything",
-    "memory": "a restart of the broker would lose it",
-}
-"""Where a cut is until the ledger can write."""
 _scope_option = click.option(
     "--scope", "named", multiple=True, help="The same as S.", shell_complete=scope_names
 )
@@ -278,28 +272,19 @@ def say_cut(
     out: Output, answer: RevokeAnswer | ScopesAnswer | TokenRevokeAnswer
 ) -> None:
     """Print how many calls were cancelled, and how many may have taken effect."""
-    if answer.calls_cut:
-        cancelled = f"{plural(answer.calls_cut, 'call')} in flight cancelled"
-        if answer.calls_sent:
-            cancelled += (
-                f", of which {answer.calls_sent} may have taken effect: "
-                "the service had received the whole request"
-            )
-        out.line(cancelled)
+    if calls := cancelled(answer):
+        out.line(f"cancelled: {calls}")
 
 
 def say_recorded(out: Output, answer: Ended) -> None:
     """Print which other brokers of a team follow it, and where it is durable."""
-    for text in unnotified(answer):
-        out.note(out.shown(text))
+    for text in unrecorded(answer):
+        out.note(out.shown(text, 500))
     done = [one.ms for one in answer.brokers or () if one.confirmed]
     if answer.brokers and not answer.others:
         several = plural(len(answer.brokers), "other broker")
         within = f" within {max(done):.1f} ms" if done else ""
         out.line(f"confirmed by {len(done)} of {several}{within}")
-    if not answer.recorded:
-        durability = _PLACES.get(answer.kept, _PLACES["memory"])
-        out.note(f"in effect, and not in the ledger yet: {durability}")
 
 
 def name_and_id(out: Output, agent: AgentInfo) -> list[Cell | str]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agentvault_tui.cli.agent_scopes import name_and_id, say_cut, say_recorded
+from agentvault_tui.cli.agent_scopes import name_and_id, say_recorded
 from agentvault_tui.cli.lookup import agent_pages, find_agent
 from agentvault_tui.cli.output import Cell, Output, confirm, short_time
 from agentvault_tui.cli.session import CliSession
@@ -23,7 +23,7 @@ from agentvault_tui.operator_api.ending import RevokeAnswer
 from agentvault_tui.operator_api.shapes import AgentInfo
 from agentvault_tui.presenters.intake import Intake
 from agentvault_tui.presenters.moments import plural
-from agentvault_tui.presenters.revocations import elsewhere, unnotified
+from agentvault_tui.presenters.revocations import elsewhere, ended, unnotified
 from agentvault_tui.text import visible
 
 
@@ -138,17 +138,7 @@ def print_revoked(
     if out.print_json(answer):
         return
     out.line(*_ended(out, answer, since))
-    out.line(
-        f"closed here in {answer.effective_ms:.1f} ms: "
-        f"{plural(answer.tokens_revoked, 'token')} and "
-        f"{plural(answer.stepups_cancelled, 'step-up')} ended"
-    )
-    if answer.agent and answer.delegated_revoked:
-        passed = plural(answer.delegated_revoked, "token")
-        out.line(f"{passed} of other agents ended that were delegated from those")
-    if answer.derived_revoked:
-        out.line(f"{plural(answer.derived_revoked, 'agent')} made from it revoked too")
-    say_cut(out, answer)
+    out.line(f"closed here in {answer.effective_ms:.1f} ms; ended: {ended(answer)}")
     say_recorded(out, answer)
     if answer.agent:
         print_elsewhere(out, answer.agent, everywhere=not unnotified(answer))

@@ -63,7 +63,7 @@ def _panic(out: Output, info: StatusInfo) -> Cell:
     on = info.panic
     if not on.on:
         return out.cell("off", "good")
-    return out.cell(f"on since {on.since}, by {on.by}: {on.reason}", "bad", 500)
+    return out.cell(f"on since {on.since}{on.cause}", "bad", 500)
 
 
 def _print_team(out: Output, team: TeamInfo, *, away: bool) -> None:

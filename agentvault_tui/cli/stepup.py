@@ -37,7 +37,7 @@ from agentvault_tui.model import repeat_words
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.gateway import HeldBody
-from agentvault_tui.operator_api.stepups import StepUpInfo
+from agentvault_tui.operator_api.stepups import StepUpInfo, people
 from agentvault_tui.presenters.records import (
     STEPUP_WORDS,
     stepup_state,
@@ -375,11 +375,9 @@ def _save_body(answer: HeldBody, file: Path, *, opaque: bool) -> None:
 def print_end(out: Output, item: StepUpInfo | ChangeInfo) -> None:
     """Print the state of a request after a decision."""
     out.line(out.word(stepup_state(item.status)), " ", out.cell(item.id))
-    if by := item.decided_by:
-        people = by if isinstance(by, tuple) else (by,)
-        out.line("by ", out.cell(", ".join(one.name for one in people), limit=500))
+    if by := people(item.decided_by):
+        out.line("by ", out.cell(by, limit=500))
     if item.approvals and item.status == "pending":
-        has, need = item.approvals.have, item.approvals.need
-        out.line(f"recorded, {has} of {need}; may still: {item.approvals.may}")
+        out.line("recorded, ", out.cell(item.approvals.words, limit=500))
     if item.problem:
         out.line("problem: ", out.cell(item.problem, limit=500))

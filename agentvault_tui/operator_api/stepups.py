@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from msgspec import UNSET, UnsetType
@@ -83,9 +83,12 @@ class ApprovalsInfo(WireShape[Text, Time], kw_only=True):
         return f"{has}; may still: {self.may}"
 
 
-def people(deciders: Iterable[DeciderInfo[Any, Any]]) -> str:
-    """Name the people of a decision, in their order."""
-    return ", ".join(one.name or one.sub for one in deciders)
+def people(
+    by: DeciderInfo[Any, Any] | Sequence[DeciderInfo[Any, Any]] | None,
+) -> str:
+    """Name the people of a decision, in their order; empty while there is none."""
+    several = (by,) if isinstance(by, DeciderInfo) else by or ()
+    return ", ".join(one.name or one.sub for one in several)
 
 
 class MoneyInfo(WireShape, kw_only=True):

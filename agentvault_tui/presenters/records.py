@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from msgspec import Struct
 
+from agentvault_tui.headline import headline as words
 from agentvault_tui.operator_api.access import TreeToken
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
@@ -162,7 +163,7 @@ class StepUpRow(StepUpInfo[Shown, datetime, Shown], kw_only=True):
     @property
     def headline(self) -> str:
         """The agent and its wish, in one sentence."""
-        return f"{self.agent_name} wants to {self.wish}"
+        return words(self.agent_name, self.wish)
 
     @property
     def token_alone(self) -> bool:
@@ -184,7 +185,7 @@ class StepUpRow(StepUpInfo[Shown, datetime, Shown], kw_only=True):
     @property
     def decided_name(self) -> str:
         """The people who decided it, in their order; empty while none has."""
-        return people(self.deciders)
+        return people(self.decided_by)
 
     @property
     def factors(self) -> str:

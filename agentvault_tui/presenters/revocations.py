@@ -8,7 +8,12 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from agentvault_tui.operator_api.ending import Ended, RevokeAnswer
+from agentvault_tui.operator_api.ending import (
+    Ended,
+    RevokeAnswer,
+    ScopesAnswer,
+    TokenRevokeAnswer,
+)
 from agentvault_tui.operator_api.shapes import AgentRef
 from agentvault_tui.presenters.moments import clock_time, countdown, plural
 from agentvault_tui.presenters.records import (
@@ -221,6 +226,26 @@ _NOT_IN_LEDGER: Final = {
 _IN_MEMORY: Final = "a broker that restarts before it is serves again."
 
 
+def ended(answer: RevokeAnswer) -> str:
+    """Count the rights that a revocation ended, in words."""
+    tokens = plural(answer.tokens_revoked, "token")
+    text = f"{tokens}, {plural(answer.stepups_cancelled, 'step-up')}"
+    if answer.agent and answer.delegated_revoked:
+        text += f", {plural(answer.delegated_revoked, 'delegated token')}"
+    if answer.derived_revoked:
+        text += f", {plural(answer.derived_revoked, 'agent')} made from it"
+    calls = cancelled(answer)
+    return f"{text}, {calls}" if calls else text
+
+
+def cancelled(answer: RevokeAnswer | ScopesAnswer | TokenRevokeAnswer) -> str:
+    """Count the cancelled calls, and those that the service had received whole."""
+    if not answer.calls_cut:
+        return ""
+    sent = f" ({answer.calls_sent} may have taken effect)" if answer.calls_sent else ""
+    return f"{plural(answer.calls_cut, 'call')}{sent}"
+
+
 class Revoked(Struct, frozen=True):
     """The result of a revocation, or of the panic switch."""
 
@@ -233,16 +258,7 @@ class Revoked(Struct, frozen=True):
     @property
     def ended(self) -> str:
         """Count the ended rights, in words."""
-        info, ended = self.answer, f"{self.tokens}, {self.stepups}"
-        if info.agent and info.delegated_revoked:
-            ended += f", {plural(info.delegated_revoked, 'delegated token')}"
-        if info.derived_revoked:
-            ended += f", {plural(info.derived_revoked, 'agent')} made from it"
-        if info.calls_cut:
-            ended += f", {plural(info.calls_cut, 'call')}"
-        if info.calls_sent:
-            ended += f" ({info.calls_sent} may have taken effect)"
-        return ended
+        return ended(self.answer)
 
     @property
     def everywhere(self) -> bool:
