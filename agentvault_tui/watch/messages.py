@@ -24,6 +24,7 @@ from agentvault_tui.headline import headline, wish
 from agentvault_tui.lures import mask_lures
 from agentvault_tui.model import Event, EventType, Money, Risk, StepUp, fingerprint
 from agentvault_tui.model.event import loosens
+from agentvault_tui.presenters.outcomes import event_phrase, reason_words
 from agentvault_tui.text import Shown, clip, visible
 from agentvault_tui.watch.config import (
     DENIAL_BURST,
@@ -171,7 +172,7 @@ def compose(
         ("Resource", inert(event.resource) if event.resource else ""),
         ("Risk", risk.value if risk else ""),
         ("Answer", event.outcome.value if event.outcome else ""),
-        ("Reason", inert(_reason(event) or "")),
+        ("Reason", inert(reason_words(_reason(event) or ""))),
         ("Rule", inert(event.rule or "")),
         *_decided(stepup),
         *(_words(event) if details else ()),
@@ -195,7 +196,7 @@ def compose(
 def _title(kind: str, stepup: StepUp | None, *, details: bool) -> str:
     """Return the headline, as every face words it; parameters only in *details*."""
     if stepup is None or kind != NEEDS_PERSON:
-        return _TITLES.get(kind, kind)
+        return _TITLES.get(kind) or event_phrase(kind)
     change = stepup.why if stepup.change is not None else None
     wanted = wish(
         *(stepup.action, stepup.resource),
