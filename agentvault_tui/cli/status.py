@@ -17,6 +17,7 @@ from agentvault_tui.operator_api.gateway import CallInfo, broker_names
 from agentvault_tui.operator_api.limits import CallOutInfo
 from agentvault_tui.operator_api.shapes import StatusInfo, TeamInfo
 from agentvault_tui.presenters.limits import LimitRows, windows
+from agentvault_tui.presenters.moments import countdown, size
 
 _HEADERS = ("CALL", "AGENT", "STATE", "SERVICE", "REQUEST", "AGE", "IN", "OUT")
 
@@ -144,10 +145,10 @@ def _call_texts(
         one.agent_name,
         one.state if one.status is None else f"{one.state} {one.status}",
         one.service,
-        f"{one.method} {one.path}",
-        f"{age:.0f} s",
-        str(one.bytes_in),
-        str(one.bytes_out),
+        one.request,
+        countdown(age),
+        size(one.bytes_in),
+        size(one.bytes_out),
         *((names.get(one.broker or "", one.broker or "-"),) if names else ()),
     )
 

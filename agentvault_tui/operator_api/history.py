@@ -148,14 +148,28 @@ class DenialsInfo(WireShape[Text, Time], kw_only=True, gc=False):
     last_at: Time
 
 
-class QuartersInfo(WireShape, kw_only=True):
+class QuartersInfo(WireShape[Text, Time], kw_only=True):
     """Answers of the last 24 hours, a number a quarter of an hour, oldest first."""
 
-    start: Moment
+    start: Time
     seconds: int
     allowed: tuple[int, ...] = ()
     denied: tuple[int, ...] = ()
     escalated: tuple[int, ...] = ()
+
+    @property
+    def series(self) -> tuple[tuple[int, ...], ...]:
+        """For each of `OUTCOMES`, a number a quarter; the last quarter goes on."""
+        return self.allowed, self.denied, self.escalated
+
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """The sum for each outcome."""
+        return tuple(map(sum, self.series))
+
+    def at(self, index: int) -> tuple[int, ...]:
+        """Return the numbers of one quarter, for each outcome."""
+        return tuple(numbers[index] for numbers in self.series)
 
 
 class RevokeForecast(WireShape, kw_only=True):
@@ -176,25 +190,25 @@ class RevokedInfo(WireShape[Text, Time], kw_only=True):
     stepups: int
 
 
-class PastActivityInfo(WireShape, kw_only=True):
+class PastActivityInfo(WireShape[Text, Time, Maybe], kw_only=True):
     """The counted actions of one agent."""
 
-    agent_id: str
+    agent_id: Annotated[Text, 80]
     head: int
     whole: bool = True
     """Whether everything is counted, or of very many requests the latest."""
-    scopes: tuple[ScopeUseInfo, ...]
-    denials: tuple[DenialsInfo, ...]
-    quarters: QuartersInfo
+    scopes: tuple[ScopeUseInfo[Text, Time], ...]
+    denials: tuple[DenialsInfo[Text, Time], ...]
+    quarters: QuartersInfo[Text, Time]
 
 
-class ActivityInfo(PastActivityInfo, kw_only=True):
+class ActivityInfo(PastActivityInfo[Text, Time, Maybe], kw_only=True):
     """The counted actions of one agent, and the effect of revoking it."""
 
     revoke: RevokeForecast
-    revoked: RevokedInfo | None = None
+    revoked: RevokedInfo[Text, Time] | None = None
     """Null of an agent that is served, and while the record is on its way."""
-    limits: LimitList
+    limits: LimitList[Text, Time, Maybe]
     """Windows of which at most a fifth is left to it."""
     trials: tuple[AdviceInfo, ...] = ()
     """Its permissions removed on trial, the first to end first."""

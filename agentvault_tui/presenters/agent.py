@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from agentvault_tui.presenters import upstream
-from agentvault_tui.presenters.activity import ActivityRow, ScopeUse
+from agentvault_tui.presenters.activity import ActivityRow, ScopeUse, scope_use
 from agentvault_tui.presenters.directory import Directory
+from agentvault_tui.presenters.limits import windows
 from agentvault_tui.presenters.lines import EMPTY, LABEL, Pen, Row, cells, wrap
 from agentvault_tui.presenters.moments import SOON, ago, countdown, lasting, plural
 from agentvault_tui.presenters.outcomes import reason_words
@@ -204,7 +205,7 @@ def _may(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
             *_indented(pen, scope.description, width),
         ]
         if seen.activity is not None:
-            use = seen.activity.use(scope.name)
+            use = scope_use(seen.activity, scope.name)
             rows.append(_use(pen, use, seen.now, width))
     return rows
 
@@ -261,7 +262,7 @@ def _limits(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     """Write the limits it has nearly reached: the rest, and when some frees."""
     p = pen.palette
     rows: list[Row] = []
-    for one in seen.activity.limits if seen.activity else ():
+    for one in windows(seen.activity.limits) if seen.activity else ():
         frees = ""
         if one.frees_at is not None:
             seconds = (one.frees_at - seen.now).total_seconds()
@@ -409,7 +410,7 @@ def ends(seen: AgentContext) -> str:
     """Word the effect of a revocation now, by the broker's numbers."""
     elevated = seen.elevated
     if seen.activity is not None:
-        elevated = min(max(elevated, seen.activity.elevated), seen.live)
+        elevated = min(max(elevated, seen.activity.revoke.elevated), seen.live)
     kind = f" ({elevated} elevated)" if elevated else ""
     waiting = plural(len(seen.waiting), "step-up")
     flying = f", {plural(seen.calls, 'call')} in flight" if seen.calls else ""

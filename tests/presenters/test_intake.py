@@ -22,7 +22,7 @@ from agentvault_tui.operator_api.shapes import (
     WireShape,
 )
 from agentvault_tui.operator_api.stepups import StepUpInfo
-from agentvault_tui.presenters.activity import ActivityRow, read_activity
+from agentvault_tui.presenters.activity import day_of, read_activity
 from agentvault_tui.presenters.intake import Intake
 from agentvault_tui.presenters.limits import LimitRows, windows
 from agentvault_tui.presenters.records import StatusRow
@@ -46,8 +46,9 @@ def test_answers_are_read_with_any_text_in_them(info: WireShape) -> None:
     """No text makes the border raise, and none leaves it with a control in it."""
     record = READ[type(info)](info)
     assert harmless(record)
-    if isinstance(record, ActivityRow):  # a day has all its quarters, or is none
-        assert record.day is None or len(record.day.series) == 3
+    if isinstance(record, ActivityInfo):  # a day has all its quarters, or is none
+        day = day_of(record)
+        assert day is None or len(day.series) == 3
 
 
 def test_unknown_scopes_count_as_high() -> None:

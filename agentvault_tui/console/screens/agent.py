@@ -20,6 +20,7 @@ from agentvault_tui.console.widgets.pane import Pane, Rule
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.calls import GIVE_BACK
+from agentvault_tui.presenters.activity import day_of
 from agentvault_tui.presenters.records import AgentRow
 
 _PULSES_A_READ: Final = 8
@@ -103,7 +104,7 @@ class AgentScreen(PaneScreen):
             self._counted = None  # tried again at the next calm moment
             self.facts.complain(self.desk.mirror.intake.shown(error.diagnosis(), 80))
         else:
-            self.day.take(counts.day)
+            self.day.take(day_of(counts))
             self.facts.take(counts)
             self.place()
             self.show_keys()

@@ -18,7 +18,7 @@ from agentvault_tui.console.widgets.audit import AuditPane
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES
-from agentvault_tui.presenters.activity import ActivityRow, Day
+from agentvault_tui.presenters.activity import ActivityRow, Day, quarter
 from agentvault_tui.presenters.agent import ends, facts
 from agentvault_tui.presenters.filters import Filter
 from agentvault_tui.presenters.glyphs import bars, fold_for, folded
@@ -241,7 +241,7 @@ class DayPane(Pane, can_focus=True):
         """Write the numbers: of the day, or of the quarter under the cursor."""
         p, numbers, when = self.pen.palette, day.totals, ""
         if self.has_focus:
-            begins, ends = day.span(self.index)
+            begins, ends = quarter(day, self.index)
             when = f"  {begins:%H:%M}-{ends:%H:%M}Z"
             numbers = day.at(self.index)
         name = "Last 24 hours" if width >= _NARROW else "24 h"
@@ -279,7 +279,7 @@ class DayPane(Pane, can_focus=True):
         now = "then" if self.desk.past else "now"
         every = _HOURS if fold <= 2 else _HOURS * 2
         for index in range(QUARTERS):
-            begins, _ = day.span(index)
+            begins, _ = quarter(day, index)
             place = index // fold
             free = place + 2 < size - len(now)
             if begins.minute == 0 and begins.hour % every == 0 and free:
