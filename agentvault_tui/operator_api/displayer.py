@@ -95,8 +95,9 @@ class Displayer:
             kind: a subclass of its class with ``[Shown, datetime]``.
             derived: members of the subclass, and others that replace those of *info*.
         """
-        displayed = self.read(info, type(info))
-        names = (one for one in displayed.__struct_fields__ if one not in derived)
+        displayed = self.read(info, type(info))  # an answer may have more members
+        shared = {*kind.__struct_fields__} & {*displayed.__struct_fields__}
+        names = shared.difference(derived)
         return kind(**{one: getattr(displayed, one) for one in names}, **derived)
 
     def read_all(

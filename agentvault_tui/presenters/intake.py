@@ -32,7 +32,7 @@ from agentvault_tui.operator_api.shapes import (
     TokenInfo,
 )
 from agentvault_tui.operator_api.stepups import StepUpInfo
-from agentvault_tui.presenters.changes import ChangeParts, loosened
+from agentvault_tui.presenters.changes import change_parts, loosened
 from agentvault_tui.presenters.moments import size
 from agentvault_tui.presenters.outcomes import outcome_word, reason_words
 from agentvault_tui.presenters.records import (
@@ -42,6 +42,7 @@ from agentvault_tui.presenters.records import (
     LiveToken,
     ScopeRow,
     StepUpRow,
+    TextRow,
     TokenScope,
     TreeRow,
 )
@@ -53,6 +54,7 @@ RESULTS: Final = frozenset({"gateway.result", "gateway.tunnel"})
 _WHOLE: Final = 700_000
 """More cells than the largest field the broker lets in can become."""
 _NAME: Final = 80
+_TEXT: Final = 4000
 _LINE: Final = 200
 _WORDS: Final = 24_000
 """Agents' sets of scopes, and kinds of tokens, that are remembered."""
@@ -149,14 +151,14 @@ class Intake(Displayer):
 
     def stepup(self, info: StepUpInfo) -> StepUpRow:
         """Convert a step-up; the content of a decision stays whole."""
-        change, money = ChangeParts.of(info), Money.read(info.money)
-        details, others = change.details, other_details(info.authorization_details)
-        request, about = (info.resource, info.parameters), None
-        bare = limits_nothing(*request, others, info.connection)
-        if change.is_change:
-            bare, about = False, info.why
+        money, about = Money.read(info.money), None
+        others = other_details(info.authorization_details)
+        asked = (info.resource, info.parameters)
+        bare = not info.is_change and limits_nothing(*asked, others, info.connection)
+        if info.is_change:
+            (details, texts), about = change_parts(info), info.why
         else:
-            details = shown_parameters(details, money)
+            details, texts = shown_parameters(info.parameters, money), []
         how: dict[str, Any] = {"unlimited": bare, "change": about}
         row = self.extend(
             info,
@@ -168,13 +170,12 @@ class Intake(Displayer):
             authorization_details=None,
             members=self._rows(sorted(details.items(), key=rank)),
             others=self._others(info),
-            texts=change.rows(self.shown),
+            texts=tuple(
+                TextRow(*(self.shown(part, _TEXT) for part in text)) for text in texts
+            ),
             gist=self.shown(gist(info.parameters, money), _NAME),
             wish=self.shown(
-                wish(info.action, *request, money, connection=info.connection, **how)
-            ),
-            approvers=self.shown(
-                info.approvals.words if info.approvals else change.may, _WHOLE
+                wish(info.action, *asked, money, connection=info.connection, **how)
             ),
         )
         if row.request is not None:

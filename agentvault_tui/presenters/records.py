@@ -153,12 +153,17 @@ class StepUpRow(StepUpInfo[Shown, datetime, Shown], kw_only=True):
     """How much the action moves, when its parameters say so."""
     wish: Shown = _NOTHING
     """The wish, in words: "pay 4,200 USD to Northwind GmbH"."""
-    approvers: Shown = _NOTHING
-    """Who has approved and who may still; empty where one person decides."""
 
     def __hash__(self) -> int:
         """Hash the digest, for caches of what is drawn of it."""
         return hash(self.digest)
+
+    @property
+    def approvers(self) -> str:
+        """Who has approved and who may still; empty where any one person decides."""
+        if self.approvals is not None:
+            return self.approvals.words
+        return "one approver, with a second factor" if self.is_change else ""
 
     @property
     def headline(self) -> str:

@@ -16,6 +16,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.operator_api.access import TreeToken
 from agentvault_tui.operator_api.alerts import AlertList
 from agentvault_tui.operator_api.displayer import EPOCH, Displayer, plan
+from agentvault_tui.operator_api.ending import DecisionAnswer
 from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
@@ -28,7 +29,7 @@ from agentvault_tui.operator_api.shapes import (
     WireShape,
 )
 from agentvault_tui.presenters.intake import Intake
-from agentvault_tui.presenters.records import TreeRow
+from agentvault_tui.presenters.records import StepUpRow, TreeRow
 from agentvault_tui.text import Shown, cell_width
 
 KINDS = (AccountInfo, AlertList, CallInfo, SeatInfo, ServiceList, StepInfo)
@@ -85,6 +86,13 @@ def test_a_row_extends_its_shape() -> None:
     row = Displayer().extend(sent, TreeRow, tokens=3, depth=2)
     assert (row.id, row.agent.name) == ("tok⟦U+0007⟧", "a⟦U+0007⟧")
     assert (row.tokens, row.depth, sent.depth) == (3, 2, 1)
+
+
+def test_an_answer_is_a_row_without_its_own_members() -> None:
+    """The answer to a decision is a step-up with members that no row has."""
+    answer = filled(DecisionAnswer, {"id": "sup_1", "recorded": False})
+    row = Intake().stepup(answer)
+    assert (type(row), row.id) == (StepUpRow, "sup_1")
 
 
 def test_another_class_is_refused() -> None:

@@ -159,7 +159,7 @@ class ReadCommands:
     async def _calls(self, _: str) -> None:
         mirror = self.mirror
         now, rows = mirror.clock.now(), mirror.calls.values()
-        ordered = sorted(rows, key=lambda row: (not row.request, row.started_at))
+        ordered = sorted(rows, key=lambda row: (not row.held, row.started_at))
         self.say(*(sentences.of_call(row, now) for row in ordered))
         self.say(f"{plural(len(ordered), 'call')} in flight or held.")
 

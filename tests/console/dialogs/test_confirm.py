@@ -356,7 +356,7 @@ async def test_a_broker_without_its_store_promises_nothing_before_a_revocation()
 ):
     """What still works afterwards is at the brokers that it cannot notify."""
     stand = scene()
-    stand.mirror.status = replace(stand.mirror.status, separated=True)
+    stand.mirror.status = replace(stand.mirror.status, stale=True)
     async with opened(stand, revoke) as (app, _):
         app.settle()
         shown = " ".join(text_of(app).split())

@@ -23,7 +23,7 @@ from agentvault_tui.console.dialogs.lists import StepUpsDialog
 from agentvault_tui.console.plain import sentences
 from agentvault_tui.errors import TenantUnreachableError
 from agentvault_tui.home import Home
-from agentvault_tui.operator_api.stepups import RepeatInfo
+from agentvault_tui.operator_api.stepups import ApprovalsInfo, DeciderInfo, RepeatInfo
 from agentvault_tui.presenters.lines import Pen
 from agentvault_tui.presenters.records import BodyView
 from agentvault_tui.presenters.stepup_rows import (
@@ -420,8 +420,10 @@ async def test_who_has_approved_and_who_may_still_is_a_row(
 ) -> None:
     """Where several people have to, the dialog says so before anybody decides."""
     stand = scene()
-    told = Shown("1 of 2 (alice); may still: any approver but alice")
-    row = replace(stand.mirror.stepups[ID], approvals=told)
+    alice = DeciderInfo(sub=Shown("1"), name=Shown("alice"))
+    may = Shown("any approver but alice")
+    approvals = ApprovalsInfo(have=1, need=2, by=(alice,), may=may)
+    row = replace(stand.mirror.stepups[ID], approvals=approvals)
     stand.mirror.stepups[ID] = row
     async with opened(stand, size=size) as (app, _):
         flat = " ".join(text_of(app).replace("│", " ").split())
