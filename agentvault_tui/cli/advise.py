@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from agentvault_tui.amounts import render_spans
 from agentvault_tui.cli.framework import (
     Group,
     RenamedOption,
@@ -19,8 +18,8 @@ from agentvault_tui.operator_api.advice import (
     AdviceInfo,
     AdviceQuery,
     ApplyAdviceRequest,
-    change_texts,
 )
+from agentvault_tui.presenters.advice import change_texts, evidence_facts
 
 
 @click.group(
@@ -112,19 +111,10 @@ def _print(out: Output, one: AdviceInfo, name: str) -> None:
         "  ",
         out.word(one.status.replace("_", " ")),
     )
-    last = f"last used {seen.last_used_at[:19]}Z" if seen.last_used_at else "never used"
-    rhythm = "no rhythm" if seen.rhythm == "none" else seen.rhythm
-    out.line(
-        f"  {seen.count} uses from {seen.since[:19]}Z to {seen.until[:19]}Z, {last},"
-        f" {rhythm}"
-    )
-    if seen.would_have_refused:
-        listed = ", ".join(map(str, seen.refused))
-        out.line(f"  would have refused {seen.would_have_refused}: events {listed}")
-    if seen.prompts_saved:
-        out.line(f"  would have spared {seen.prompts_saved} prompts")
-    if seen.amounts:
-        out.line("  amounts ", out.cell(render_spans(seen.amounts), limit=200))
+    for label, text in evidence_facts(seen):
+        out.line(f"  {label.lower()}: ", out.cell(text, limit=300))
+    if seen.refused:
+        out.line(f"  events: {', '.join(map(str, seen.refused))}")
     for what, text in change_texts(one.change):
         for line in text.splitlines():
             out.line(f"  {what}: ", out.cell(line, limit=400))

@@ -89,11 +89,8 @@ def _print_here(out: Output, here: PresenceInfo) -> None:
     """Print each open console and stream, and its screen."""
     rows = []
     for each in here.operators:
-        terminal = f" on {each.terminal}" if each.terminal else ""
         looks = f", looks at {each.looking_at}" if each.looking_at else ""
-        line = (
-            f"{each.name}{terminal}, {each.face} since {short_time(each.since)}{looks}"
-        )
+        line = f"{each.title}, {each.face} since {short_time(each.since)}{looks}"
         rows.append(("connected", out.cell(line)))
     if here.unlisted:
         rows.append(("connected", out.cell(f"and {here.unlisted} more streams")))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from typing import Annotated
 
-from msgspec import UNSET, Meta, UnsetType, field, to_builtins
+from msgspec import UNSET, Meta, UnsetType, field
 
 from agentvault_tui.operator_api.planning import AmountSpanInfo
 from agentvault_tui.operator_api.requests import WireRequest
@@ -43,21 +41,6 @@ class AdvisedChange(WireShape, kw_only=True, omit_defaults=True):
     limit: Json | UnsetType = UNSET
     """A table for ``limits.toml``."""
     revoke: bool | UnsetType = UNSET
-
-
-def change_texts(change: AdvisedChange) -> Iterator[tuple[str, str]]:
-    """Yield name and text of each member; a limit is written as in ``limits.toml``."""
-    for what, value in to_builtins(change).items():
-        match value:
-            case dict():
-                lines = [f"{name} = {json.dumps(one)}" for name, one in value.items()]
-                yield what, "\n".join(["[[limits]]", *lines])
-            case list():
-                yield what, " ".join(value)
-            case bool():
-                yield what, "yes"
-            case _:
-                yield what, str(value)
 
 
 class AdviceInfo(WireShape, kw_only=True):

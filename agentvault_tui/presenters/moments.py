@@ -123,6 +123,11 @@ def clock_time(moment: datetime) -> str:
     return f"{hms(moment)}Z"
 
 
+def minute(moment: str) -> str:
+    """Write a moment of the wire to the minute."""
+    return f"{moment[:16].replace('T', ' ')}Z"
+
+
 def plural(count: int, word: str) -> str:
     return f"{count:,} {word}" + ("" if count == 1 else "s")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from datetime import timedelta
 
 import pytest
@@ -16,7 +15,7 @@ from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.stepup_end import deny
 from agentvault_tui.model import Action, Agent, Money
-from agentvault_tui.operator_api.advice import AdviceInfo, AdvisedChange, change_texts
+from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.policy import Policy, PolicyTexts, shipped_policy
 from agentvault_tui.watch.advice import Window, advise, rhythm_of
 
@@ -325,11 +324,3 @@ async def test_a_rule_for_amounts_in_major_units_bounds_them_exactly(
         await ask(bench, agent, pay(amount))
         events = await bench.events("token.decision")
         assert events[-1].outcome == outcome
-
-
-def test_a_limit_that_is_advised_reads_as_limits_toml() -> None:
-    """What is to be put into the file is shown as it stands there."""
-    limit = {"id": "advice-a", "scopes": ["read:web"], "within": "24h", "count": 6}
-    ((what, text),) = change_texts(AdvisedChange(limit=limit))
-    assert what == "limit"
-    assert tomllib.loads(text) == {"limits": [limit]}

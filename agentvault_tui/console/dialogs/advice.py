@@ -9,8 +9,9 @@ from textual.binding import Binding, BindingType
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.confirm import Confirm
-from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
+from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.calls import ApiCall
+from agentvault_tui.presenters.advice import change_texts
 from agentvault_tui.presenters.lines import Pen, Row
 
 

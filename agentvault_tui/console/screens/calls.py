@@ -66,7 +66,9 @@ class CallsPane(ListPane[CallRow]):
     def _widths(self, width: int) -> tuple[int, int, int, int]:
         """Return the cells of the agent, the service, the broker and the request."""
         name, service = (_NAME, _SERVICE) if width >= _NARROW else (16, 10)
-        broker = _BROKER[width < _NARROW] if broker_names(self.mirror.status.brokers) else 0
+        broker = (
+            _BROKER[width < _NARROW] if broker_names(self.mirror.status.brokers) else 0
+        )
         room = width - 4 - _STATE - name - service - broker - _END
         return name, service, broker, max(room, 8)
 

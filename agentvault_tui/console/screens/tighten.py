@@ -25,11 +25,12 @@ from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane, RowT
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.advice import AdviceInfo, change_texts
+from agentvault_tui.operator_api.advice import AdviceInfo
 from agentvault_tui.operator_api.calls import ApiCall
 from agentvault_tui.operator_api.planning import PlanInfo, PlannedChangeInfo
+from agentvault_tui.presenters.advice import change_texts, evidence_facts
 from agentvault_tui.presenters.lines import EMPTY, LABEL, Row
-from agentvault_tui.presenters.moments import plural
+from agentvault_tui.presenters.moments import minute, plural
 from agentvault_tui.presenters.outcomes import answer_word
 from agentvault_tui.presenters.records import AgentRow
 
@@ -40,11 +41,6 @@ _LARGEST: Final = 256 * 1024
 _FIELD: Final = 48
 _NAME: Final = 18
 _KIND: Final = 20
-
-
-def _minute(moment: str) -> str:
-    """Write a moment of the wire to the minute."""
-    return f"{moment[:16].replace('T', ' ')}Z"
 
 
 def _window_text(seconds: int) -> str:
@@ -124,22 +120,10 @@ class AdviceEvidencePane(Pane):
         if (one := self._advice.under_cursor) is None:
             return []
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
-        seen = one.evidence
-        last = (
-            f"last used {shown(_minute(seen.last_used_at))}"
-            if seen.last_used_at
-            else "never used"
-        )
-        rhythm = "no rhythm" if seen.rhythm == "none" else seen.rhythm
-        uses = f"{seen.count:,} since {_minute(seen.since)}, {last}, {rhythm}"
-        costs = f"would have refused {seen.would_have_refused:,} requests in that time"
-        if seen.prompts_saved:
-            costs = f"would have spared {seen.prompts_saved:,} prompts"
-            if seen.amounts:
-                costs += f" of {render_spans(seen.amounts)}"
         rows = [
-            *pen.facts("Uses", shown(uses, 300), width - 2, 2)[0],
-            *pen.facts("By it", shown(costs, 300), width - 2, 2)[0],
+            row
+            for label, text in evidence_facts(one.evidence)
+            for row in pen.facts(label, shown(text, 300), width - 2, 2)[0]
         ]
         for what, text in change_texts(one.change):
             for number, line in enumerate(text.splitlines()):
@@ -304,7 +288,7 @@ class PolicyScreen(ReadScreen):
             self.shadow.status_text = "none: agentvault policy shadow FILE sets one"
             return
         self.shadow.status_text = (
-            f"{shadow.version} since {_minute(shadow.since)}: {shadow.differences:,} of"
+            f"{shadow.version} since {minute(shadow.since)}: {shadow.differences:,} of"
             f" {shadow.decisions:,} decisions would differ"
         )
         self.shadow.take(shadow.by)
