@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from agentvault_tui.operator_api.shapes import Maybe, Moment, Text, Time, WireShape
+from agentvault_tui.operator_api.shapes import ABSENT, Maybe, Text, Time, WireShape
 
 
 class LimitInfo(WireShape[Text, Time], kw_only=True):
@@ -36,21 +36,21 @@ class LimitUseInfo(WireShape[Text, Time, Maybe], kw_only=True):
     frees_at: Time | None
 
 
-class CallOutInfo(WireShape, kw_only=True):
+class CallOutInfo(WireShape[Text, Time, Maybe], kw_only=True):
     """One call-out of ``[[hooks]]``."""
 
-    id: str
-    url: str
+    id: Annotated[Text, 64]
+    url: Text
     scopes: tuple[str, ...]
     budget_ms: int
     signed: bool
-    asked_at: Moment | None = None
+    asked_at: Time | None = None
     """When it was asked last, since the broker's start and as it is configured now."""
     answers: bool | None = None
     """Whether it answered then, in its budget and in the form it must."""
     ms: int | None = None
     """How long that took."""
-    problem: str | None = None
+    problem: Maybe = ABSENT
     """Its problem, if it failed."""
 
 
@@ -59,5 +59,5 @@ class LimitList(WireShape[Text, Time, Maybe], kw_only=True):
 
     limits: tuple[LimitInfo[Text, Time], ...]
     uses: tuple[LimitUseInfo[Text, Time, Maybe], ...]
-    hooks: tuple[CallOutInfo, ...]
+    hooks: tuple[CallOutInfo[Text, Time, Maybe], ...]
     problem: Maybe

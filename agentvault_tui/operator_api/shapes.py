@@ -280,10 +280,10 @@ class TenantInfo(WireShape[Text, Time], kw_only=True):
     """The tenant as the broker reaches it."""
 
     issuer: Text
-    kind: str
+    kind: Annotated[Text, 20]
     reachable: bool | UnsetType = UNSET
     """Absent in the past."""
-    way: str | UnsetType = UNSET
+    way: Text | UnsetType = UNSET
     """Absent in the past."""
 
     @property
@@ -308,16 +308,16 @@ class VerifiedInfo(WireShape, kw_only=True):
     complete: bool
 
 
-class LedgerInfo(WireShape, kw_only=True):
+class LedgerInfo(WireShape[Text, Time], kw_only=True):
     """The end of the chain."""
 
     head: int
-    hash: str
+    hash: Annotated[Text, 80]
     writable: bool | UnsetType = UNSET
     """Absent in the past."""
     verified: VerifiedInfo | UnsetType | None = UNSET
     """Absent in the past; null while it was never verified."""
-    fault: str | UnsetType | None = UNSET
+    fault: Text | UnsetType | None = UNSET
     """Absent in the past; the problem that verification found, else null."""
 
     @property
@@ -331,19 +331,19 @@ class MemberInfo(WireShape[Text, Time], kw_only=True):
 
     id: Annotated[Text, 80]
     host: Annotated[Text, 80]
-    version: str
-    since: str
-    last_seen_at: str
+    version: Annotated[Text, 20]
+    since: Annotated[Text, 40]
+    last_seen_at: Annotated[Text, 40]
     alive: bool
     in_step: bool
-    reason: str | None = None
+    reason: Text | None = None
 
 
 class TeamInfo(WireShape[Text, Time], kw_only=True):
     """The brokers that share one store; `broker` is the one that answers."""
 
-    name: str
-    store: str
+    name: Annotated[Text, 80]
+    store: Text
     broker: str = ""
     brokers: tuple[MemberInfo[Text, Time], ...] = ()
 
@@ -353,16 +353,16 @@ class StatusInfo(WireShape[Text, Time], kw_only=True):
 
     version: Annotated[Text, 20]
     tenant: TenantInfo[Text, Time]
-    ledger: LedgerInfo
+    ledger: LedgerInfo[Text, Time]
     panic: PanicInfo[Text, Time]
     agents: int
     stepups_pending: int
     alerts_dead: int = 0
     """Alerts that their sinks did not take for a day."""
-    policy_version: str | UnsetType = UNSET
+    policy_version: Text | UnsetType = UNSET
     """Absent in the past."""
     warnings: tuple[Text, ...]
-    agents_url: str | UnsetType = UNSET
+    agents_url: Text | UnsetType = UNSET
     """Where agents reach the broker; absent until they can, and in the past."""
     team: TeamInfo[Text, Time] | UnsetType = UNSET
     stale: bool | UnsetType = UNSET

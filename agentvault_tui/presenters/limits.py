@@ -7,9 +7,15 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from agentvault_tui.amounts import bare_units, render_units
-from agentvault_tui.operator_api.limits import LimitInfo, LimitList, LimitUseInfo
+from agentvault_tui.operator_api.limits import (
+    CallOutInfo,
+    LimitInfo,
+    LimitList,
+    LimitUseInfo,
+)
 from agentvault_tui.text import Shown
 
+CallOutRow: TypeAlias = CallOutInfo[Shown, datetime, Shown]
 LimitRows: TypeAlias = LimitList[Shown, datetime, Shown]
 
 

@@ -324,7 +324,7 @@ class BrokerLink:
         return list(map(self.mirror.intake.event, story.events)), story.complete
 
     async def limits(self) -> LimitRows:
-        """Read limits and uses; the words of call-outs are not displayable yet."""
+        """Read limits, their uses, and call-outs."""
         answer = await self._client.call(calls.LIMITS)
         return self.mirror.intake.read(answer, LimitRows)
 

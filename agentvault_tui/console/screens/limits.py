@@ -11,9 +11,7 @@ from agentvault_tui.console.desk import Desk, copy
 from agentvault_tui.console.draw.layout import Box
 from agentvault_tui.console.screens.base import Hint, PolledScreen
 from agentvault_tui.console.widgets.pane import ListPane, Painted, Pane
-from agentvault_tui.operator_api.displayer import moment
-from agentvault_tui.operator_api.limits import CallOutInfo
-from agentvault_tui.presenters.limits import LimitWindow, windows
+from agentvault_tui.presenters.limits import CallOutRow, LimitWindow, windows
 from agentvault_tui.presenters.lines import Row
 from agentvault_tui.presenters.moments import ago
 from agentvault_tui.presenters.records import AgentRow
@@ -93,7 +91,7 @@ class CallOutsPane(Pane):
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, id="callouts")
-        self.rows: tuple[CallOutInfo, ...] = ()
+        self.rows: tuple[CallOutRow, ...] = ()
 
     def draw(self, width: int, height: int) -> Sequence[Painted]:
         """List them; those that have no room are counted in the title."""
@@ -105,15 +103,15 @@ class CallOutsPane(Pane):
         shown = self.rows[: max(height - 1, 0)]
         return [(title, None), *((self._row(row, width), None) for row in shown)]
 
-    def _row(self, row: CallOutInfo, width: int) -> Row:
-        pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
+    def _row(self, row: CallOutRow, width: int) -> Row:
+        pen, p = self.pen, self.pen.palette
         state, style = "not asked yet", p.muted
-        if asked_at := moment(row.asked_at):
+        if asked_at := row.asked_at:
             word = f"answered in {row.ms} ms" if row.answers else "FAILED"
             style = p.accent if row.answers else p.danger
             state = f"{word} {ago(asked_at, self.mirror.clock.now())}"
-        text = f"  {shown(row.problem or row.url, 200)}"
-        name = pen.column(shown(row.id, 64), min(max(width // 4, _NARROWEST), 24))
+        text = f"  {row.problem or row.url}"
+        name = pen.column(row.id, min(max(width // 4, _NARROWEST), 24))
         return pen.cut(
             ((f"  {name}", p.strong), (state, style), (text, p.muted)), width
         )

@@ -81,8 +81,8 @@ class Versions(Struct):
 
 _NO_STATUS: Final[StatusRow] = StatusInfo(
     version=Shown(""),
-    tenant=TenantInfo(issuer=Shown(""), kind=""),
-    ledger=LedgerInfo(head=0, hash=""),
+    tenant=TenantInfo(issuer=Shown(""), kind=Shown("")),
+    ledger=LedgerInfo(head=0, hash=Shown("")),
     panic=PanicInfo(on=False),
     agents=0,
     stepups_pending=0,
