@@ -42,6 +42,27 @@ def standing(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     return rows
 
 
+def state_word(agent: AgentRow, *, waiting: bool, stopped: bool) -> str:
+    """Name the state of an agent.
+
+    Args:
+        agent: the agent.
+        waiting: whether a step-up of it waits.
+        stopped: whether everything is.
+
+    Returns:
+        ``revoked``, ``resource server``, ``template``, ``stopped``, ``waiting`` or
+        ``active``.
+    """
+    if agent.revoked:
+        return "revoked"
+    if agent.resource_server or agent.template:
+        return "resource server" if agent.resource_server else "template"
+    if stopped:
+        return "stopped"
+    return "waiting" if waiting else "active"
+
+
 def ending(
     until: datetime | None,
     now: datetime,

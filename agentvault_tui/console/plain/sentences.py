@@ -200,9 +200,9 @@ def of_delegated(row: TreeRow, now: datetime) -> str:
 def agent_line(mirror: Mirror, agent: AgentRow) -> str:
     """Word state, owner, tokens and counts of an agent in one sentence."""
     counts = mirror.counts(agent.id)
-    state = "STOPPED" if mirror.status.panic.on else "active"
-    state = "a template" if agent.template else state
-    state = "REVOKED" if agent.revoked else state
+    stopped = mirror.status.panic.on
+    state = agent_words.state_word(agent, waiting=False, stopped=stopped)
+    state = state.upper() if state in {"revoked", "stopped"} else state
     soonest = mirror.soonest(agent.id)
     now = mirror.clock.now()
     ends = f", the next ends in {countdown(soonest.remaining(now))}" if soonest else ""

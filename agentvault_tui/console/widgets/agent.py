@@ -19,7 +19,7 @@ from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.operator_api.requests import AuditQuery
 from agentvault_tui.operator_api.shapes import OUTCOMES
 from agentvault_tui.presenters.activity import ActivityRow, Day, quarter
-from agentvault_tui.presenters.agent import ends, facts
+from agentvault_tui.presenters.agent import ends, facts, state_word
 from agentvault_tui.presenters.filters import Filter
 from agentvault_tui.presenters.glyphs import bars, fold_for, folded
 from agentvault_tui.presenters.lines import Piece, Row, cells
@@ -64,17 +64,16 @@ class WhoPane(Pane):
 
     def _state(self, agent: AgentRow) -> tuple[Piece, ...]:
         p, waiting = self.pen.palette, self.mirror.open_stepups(agent.id)
-        if agent.revoked:
-            since = f" {agent.revoked_at:%Y-%m-%d %H:%M}Z" if agent.revoked_at else ""
-            return ("REVOKED", p.danger), (since, p.muted)
-        if waiting:
-            return ("WAITING", p.waiting), (
-                f" {plural(len(waiting), 'step-up')}",
-                p.text,
-            )
-        if self.mirror.status.panic.on:
-            return (("STOPPED", p.danger),)
-        return (("ACTIVE", p.accent),)
+        stopped = self.mirror.status.panic.on
+        word = state_word(agent, waiting=bool(waiting), stopped=stopped)
+        styles = {"active": p.accent, "waiting": p.waiting}
+        styles |= dict.fromkeys(("revoked", "stopped"), p.danger)
+        row: tuple[Piece, ...] = ((word.upper(), styles.get(word, p.muted)),)
+        if word == "revoked" and agent.revoked_at:
+            row = (*row, (f" {agent.revoked_at:%Y-%m-%d %H:%M}Z", p.muted))
+        elif word == "waiting":
+            row = (*row, (f" {plural(len(waiting), 'step-up')}", p.text))
+        return row
 
     def _facts(self, agent: AgentRow, width: int) -> Row:
         """Write owner, the cut a revoke would be, and counts, the last first to go."""

@@ -20,6 +20,7 @@ from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.term.keyed import moves
 from agentvault_tui.console.widgets.pane import Painted, Pane, ScrollPane
 from agentvault_tui.operator_api.shapes import CountsInfo
+from agentvault_tui.presenters.agent import state_word
 from agentvault_tui.presenters.lines import Pen, Piece, Row, cells
 from agentvault_tui.presenters.moments import SOON, countdown, lasting, plural
 from agentvault_tui.presenters.records import AgentRow
@@ -200,17 +201,14 @@ def _state(
 ) -> Row:
     """Word the agent's state, and the reason for its high place."""
     p, g = pen.palette, pen.glyphs
-    if look.revoked:
-        return (("REVOKED", p.danger),)
-    if agent.resource_server:
-        return (("RESOURCE SERVER", p.muted),)
-    if agent.template:
-        return (("TEMPLATE", p.muted),)
-    active = "ACTIVE " if live else "ACTIVE?"
-    word: Piece = ("WAITING", p.waiting) if look.waiting else (active, p.muted)
-    if stopped:
-        word = ("STOPPED", p.danger)
-    row: list[Piece] = [word]
+    word = state_word(agent, waiting=bool(look.waiting), stopped=stopped)
+    style = {"revoked": p.danger, "stopped": p.danger, "waiting": p.waiting}
+    text = word.upper()
+    if word == "active":
+        text += " " if live else "?"
+    row: list[Piece] = [(text, style.get(word, p.muted))]
+    if word in {"revoked", "resource server", "template"}:
+        return tuple(row)
     if look.waiting:
         row.append((f" {plural(look.waiting, 'step-up')}", p.waiting))
     if mark := _mark(look):
