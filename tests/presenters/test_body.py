@@ -13,7 +13,7 @@ from support.console_scenes import HOSTILE
 
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.stepups import HeldRequestInfo
-from agentvault_tui.presenters.body import SHOWN, told, unread, view
+from agentvault_tui.presenters.body import SHOWN, body_view, unread, view
 from agentvault_tui.presenters.records import BodyView, HeldRequest
 from agentvault_tui.text import Shown, visible
 
@@ -95,12 +95,12 @@ def test_an_empty_a_lost_and_an_unread_body_say_so() -> None:
     assert read(b"", "none").summary == "none"
     asked = request(b"{}")
     answer = HeldBody(sha256=None, bytes=2, base64=None)
-    lost = told(asked, answer)
+    lost = body_view(asked, answer)
     assert lost.lost
     assert "can only be denied" in lost.problem
     here = HeldBody(sha256=None, bytes=2, base64=base64.b64encode(b"{}").decode())
-    assert not told(asked, here).lost
-    assert told(asked, HeldBody(sha256=None, bytes=2, base64="%")).foreign
+    assert not body_view(asked, here).lost
+    assert body_view(asked, HeldBody(sha256=None, bytes=2, base64="%")).foreign
     assert "no broker answers" in unread(asked, Shown("no broker answers")).problem
 
 
