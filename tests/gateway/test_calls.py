@@ -270,7 +270,9 @@ async def test_a_revocation_cuts_calls_in_flight(
 
     sends = asyncio.create_task(
         stand.client.put(
-            "/gw/api/upload/x", headers=bearer(token, **OCTETS), content=body()
+            "/gw/api/upload/x",
+            headers=bearer(token, **OCTETS, **{"Content-Length": "10"}),
+            content=body(),
         )
     )
     async with stand.client.stream(
