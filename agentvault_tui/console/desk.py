@@ -266,7 +266,7 @@ async def _take_back(app: App[object], desk: Desk, undo: Undo) -> None:
         text, done = f"{undone(error)}: {shown}", False
     else:
         text = f"{undo.name} revoked again, closed here {ended.here}"
-        text = f"{text}: cut {ended.tokens}, {ended.stepups}"
+        text = f"{text}: cut {ended.ended}"
         text = ". ".join((text, *caution(ended)))
         done = not caution(ended)
     severity: Literal["information", "warning"] = "information" if done else "warning"

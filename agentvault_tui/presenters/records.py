@@ -14,7 +14,6 @@ from agentvault_tui.operator_api.gateway import CallInfo, ServiceList
 from agentvault_tui.operator_api.history import EventInfo
 from agentvault_tui.operator_api.shapes import (
     AgentInfo,
-    PanicInfo,
     ScopeInfo,
     StatusInfo,
     StepInfo,
@@ -41,7 +40,6 @@ STEPUP_WORDS: Final = {"pending": "waiting", "authorizing": "verifying"}
 AgentRow: TypeAlias = AgentInfo[Shown, datetime]
 AlertRows: TypeAlias = AlertList[Shown, datetime]
 CallRow: TypeAlias = CallInfo[Shown, datetime]
-PanicRow: TypeAlias = PanicInfo[Shown, datetime]
 StatusRow: TypeAlias = StatusInfo[Shown, datetime]
 ServiceRows: TypeAlias = ServiceList[Shown, datetime]
 DeviceRow: TypeAlias = DeviceInfo[Shown, datetime]

@@ -266,14 +266,6 @@ class Revoked(Struct, frozen=True):
         return not unnotified(self.answer)
 
     @property
-    def tokens(self) -> str:
-        return plural(self.answer.tokens_revoked, "token")
-
-    @property
-    def stepups(self) -> str:
-        return plural(self.answer.stepups_cancelled, "step-up")
-
-    @property
     def here(self) -> str:
         """The time from the request to nothing being honoured, by the broker."""
         return f"{self.answer.effective_ms:.1f} ms"

@@ -189,7 +189,8 @@ class DecisionCommands:
             async def act() -> Iterable[str]:
                 ended = await self.desk.link.panic(reason)
                 after = f"Everything is stopped after {ended.here}"
-                return (f"{after}, {ended.tokens} cut. lift ends it.", *caution(ended))
+                text = f"{after}. Ended: {ended.ended}. lift ends it."
+                return (text, *caution(ended))
 
             self._ask("stop everything", {_WORD}, act, cuts)
 
@@ -290,6 +291,5 @@ class DecisionCommands:
 
 def _result_lines(name: Shown, ended: Revoked) -> Iterable[str]:
     """Word the result of a revocation, and the steps under way elsewhere."""
-    amounts = f"{ended.tokens}, {ended.stepups} cut"
-    yield f"Closed here after {ended.here}: {name}, {amounts}."
+    yield f"Closed here after {ended.here}: {name}. Ended: {ended.ended}."
     yield from revocations.steps(ended.upstream)

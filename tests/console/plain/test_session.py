@@ -245,7 +245,8 @@ async def test_revoking_says_what_is_cut_and_takes_the_name() -> None:
     shown = await session.type("revoke calendar-agent runaway bookings", CALENDAR)
     assert session.asked == [("revoke", CALENDAR, "runaway bookings")]
     assert (
-        "Closed here after 1.2 ms: calendar-agent, 2 tokens, 0 step-ups cut." in shown
+        "Closed here after 1.2 ms: calendar-agent. Ended: 2 tokens, 0 step-ups."
+        in shown
     )
     assert "At the tenant: vault grant confirmed 212 ms." in shown
     assert "revoked already" in await session.type("revoke calendar-agent")
