@@ -158,7 +158,7 @@ async def decisions(broker: Broker, asked: list[Request]) -> float:
     began = time.process_time()
     for request in asked:
         await decide(broker, request)
-        broker.limits.release(request.decision_id)
+        broker.deciding.limits.release(request.decision_id)
     return (time.process_time() - began) / len(asked) * 1e6
 
 
@@ -168,9 +168,13 @@ async def record(broker: Broker, counted: int) -> None:
         drafts = []
         for request in requests(iter(range(first, min(first + BATCH, counted)))):
             inputs = Inputs.of(
-                request.agent, request.action, broker.surroundings.at(request.source)
+                request.agent,
+                request.action,
+                broker.deciding.surroundings.at(request.source),
             )
-            used = broker.limits.stamp(broker.policy.limits.counted(inputs))
+            used = broker.deciding.limits.stamp(
+                broker.deciding.policy.limits.counted(inputs)
+            )
             drafts.append(
                 Draft(
                     EventType.TOKEN_DECISION,
@@ -195,7 +199,7 @@ async def edit(broker: Broker, counted: int) -> float:
             began = time.perf_counter()
             await decide(broker, request)
             waits.append(time.perf_counter() - began)
-            broker.limits.release(request.decision_id)
+            broker.deciding.limits.release(request.decision_id)
             await asyncio.sleep(0)
 
     async def watching() -> None:
@@ -242,7 +246,7 @@ async def start(home: Home, clock: SystemClock, *, limited: bool) -> float:
     (request,) = requests(iter([1]))
     await decide(broker, request)
     took = time.perf_counter() - began
-    broker.limits.release(request.decision_id)
+    broker.deciding.limits.release(request.decision_id)
     await ledger.close()
     return took
 
@@ -270,11 +274,11 @@ def make_broker(
     """Return a broker that serves nobody."""
     at = Announcement("https://tenant.test/", "bench")
     return Broker(
-        home,
-        Settings(),
-        clock,
-        ledger,
-        policy,
+        home=home,
+        settings=Settings(),
+        clock=clock,
+        ledger=ledger,
+        policy=policy,
         tenant=tenant_client(home, at, clock, embedded=False),
         registry=Registry(clock),
     )
@@ -295,8 +299,8 @@ async def measure(rounds: int, count: int, counted: int) -> bool:
         broker = make_broker(home, clock, ledger, plain)
         for turn in range(rounds + 1):
             for more in (False, True):
-                broker.policy = limited if more else plain
-                broker.limits.define(broker.policy.limits)
+                broker.deciding.policy = limited if more else plain
+                broker.deciding.limits.define(broker.deciding.policy.limits)
                 asked = list(itertools.islice(requests(numbers), count))
                 took = await decisions(broker, asked)
                 if turn:  # the first warms up
@@ -328,12 +332,12 @@ async def hooks(broker: Broker) -> float:
         hook = HookTable(
             "bench", f"http://127.0.0.1:{port}/", ["write:calendar"], 5_000, "key"
         )
-        broker.callouts.open_secret = lambda *_: Secret(KEY)
+        broker.deciding.callouts.open_secret = lambda *_: Secret(KEY)
         took: list[float] = []
         for number in range(HOOKS):
             evaluation = {"subject": {"id": new_id("agt")}, "number": number}
             began = time.perf_counter()
-            (answer,) = await broker.callouts.ask([hook], evaluation)
+            (answer,) = await broker.deciding.callouts.ask([hook], evaluation)
             took.append((time.perf_counter() - began) * 1e3)
             assert not answer.reason, answer
     finally:

@@ -54,6 +54,8 @@ class Admitting:
         """Admits operators' readings, and the parts of long answers."""
         self.waiting = SharedPlaces(_MOST_WAITING, clock.boot)
         """Evaluations that wait for a person with their connection open."""
+        self.url = ""
+        """The issuer's URL that agents reach, once they can."""
         self.floods = Floods(clock)
         self.rates = Rates(clock)
         self.issuers = issuers

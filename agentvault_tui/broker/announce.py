@@ -32,7 +32,7 @@ def announce(
     line: dict[str, object] = {
         "agents_url": agents_url,
         "operator_socket": str(socket),
-        "tenant": broker.tenant.issuer,
+        "tenant": broker.reaching.tenant.issuer,
         "pid": os.getpid(),
         **more,
     }
@@ -55,6 +55,6 @@ def _next_step(broker: Broker) -> str:
     step, command = "open the console", ""
     if not broker.registry.agents():
         step, command = "register an agent", " agents add NAME --owner WHO"
-        if broker.tenant_kind == "embedded":
+        if broker.reaching.kind == "embedded":
             step, command = "add an approver", " tenant user add NAME --approver"
     return f"Next, in another terminal, {step}: {program}{command}"

@@ -80,7 +80,7 @@ class ApprovalPageOffers:
         stepups = self._broker.stepups
         # Of a team's brokers one offers: a new code ends the one before.
         # Without an address for phones a page begins with a person's own code.
-        offers = self._broker.works() and self._broker.settings.tenant.url
+        offers = self._broker.team.brokers.works() and self._broker.settings.tenant.url
         for stepup in stepups.open() if offers else ():
             if self._is_due(stepup):
                 try:
@@ -93,7 +93,7 @@ class ApprovalPageOffers:
             if waiting is not None and waiting.status.open:
                 continue
             if waiting is not None and self._sent.get(stepup_id) is not waiting.status:
-                await self._broker.tenant.tell_outcome(
+                await self._broker.reaching.tenant.tell_outcome(
                     flow, _outcome(self._broker, waiting)
                 )
                 self._sent[stepup_id] = waiting.status

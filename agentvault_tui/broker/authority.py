@@ -45,7 +45,7 @@ from typing import Final
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.rates import Rates
 from agentvault_tui.broker.socket_factor import asks_factor
-from agentvault_tui.broker.usecases.approvals import approved_by, changed_since
+from agentvault_tui.broker.usecases.approvals import approved_by
 from agentvault_tui.broker.usecases.stepup import (
     DeskSession,
     device_code,
@@ -154,7 +154,7 @@ class Sessions:
         """Sessions that expired and are not recorded yet."""
         self._starting: dict[str, asyncio.Task[_Login]] = {}
         self._strangers = asyncio.Semaphore(_STRANGERS)
-        broker.end_sessions = self.end_of
+        broker.reaching.people.listeners.append(self.end_of)
         self.on_change: Callable[[], None] = lambda: None
         """Called when someone signed in or out."""
 
@@ -229,7 +229,7 @@ class Sessions:
         self._problems.pop(operator.id, None)
         ttl = await self._code_ttl()
         async with self._turn(operator):
-            flow = await self._broker.tenant.start_device_flow(
+            flow = await self._broker.reaching.tenant.start_device_flow(
                 ttl=ttl, origin=origin_of(operator)
             )
         waiting = asyncio.create_task(self._wait(operator, flow))
@@ -289,13 +289,14 @@ class Sessions:
             self._over.append(draft)
 
     async def _wait(self, operator: Actor, flow: DeviceFlow) -> None:
+        reaching = self._broker.reaching
         try:
-            end = await self._broker.tenant.wait(flow, lambda: self._turn(operator))
+            end = await reaching.tenant.wait(flow, lambda: self._turn(operator))
             if not isinstance(end, FlowTokens):
-                away = self._broker.tenant.reachable is False
+                away = reaching.tenant.reachable is False
                 await self._refused(operator, problem_of(end, away=away))
                 return
-            identity = await self._broker.tenant.verify_id_token(
+            identity = await reaching.tenant.verify_id_token(
                 end.id_token, not_before=flow.started_at, until=flow.expires
             )
             await self._begin(operator, identity)
@@ -355,7 +356,7 @@ class Sessions:
         )
         self._desks.pop(operator.id, None)
         sid = identity.claims.get("sid")
-        if self._broker.tenant_kind == "embedded" and isinstance(sid, str):
+        if self._broker.reaching.kind == "embedded" and isinstance(sid, str):
             self._desks[operator.id] = DeskSession(
                 *(operator.id, identity.sub, identity.name, sid),
                 since=identity.authenticated_at,
@@ -366,7 +367,7 @@ class Sessions:
 
     def _is_outdated(self, identity: Identity) -> bool:
         shown = identity.authenticated_at + _AUTH_TIME
-        return changed_since(self._broker, identity.sub, shown)
+        return self._broker.reaching.people.changed_since(identity.sub, shown)
 
 
 def _session_draft(

@@ -70,7 +70,7 @@ async def follow(
     """Apply another broker's records, before anything later is written.
 
     Args:
-        broker: the broker whose memory follows.
+        broker: the broker with the memory that follows.
         events: the records, in the order of the chain.
         changes: the rows that were written with them, each as it is now, in the order
             of their numbers (see `ledger.state`).
@@ -85,27 +85,30 @@ async def follow(
         await _take(broker, change)
     await _keep_cuts(broker)
     for token in held:
-        broker.outbox.keep_undelivered(token)  # it serves to revoke what it has
+        # It serves to revoke the rights that it has.
+        broker.reaching.outbox.keep_undelivered(token)
     for event in events:
         _follow_event(broker, event)
-    if broker.files is not None and broker.files.take(events, changes):
-        await broker.files.tell()
+    if broker.team.files is not None and broker.team.files.take(events, changes):
+        await broker.team.files.tell()
     if any(isinstance(one, Panic | Agent | StepUp) for one in changes):
         broker.health.changed()
 
 
 def _follow_event(broker: Broker, event: Event) -> None:
     """Apply the part of an event that no row of the state has."""
-    broker.limits.count(event)
+    broker.deciding.limits.count(event)
     if event.actor.kind is ActorKind.AGENT and event.agent_id is not None:
         broker.registry.seen(event.agent_id, event.time)
     _count_again(broker, event)
-    if event.type is EventType.GATEWAY_RESULT and broker.gateway is not None:
-        broker.gateway.over(str(event.detail.get("call_id")))
+    if event.type is EventType.GATEWAY_RESULT and broker.extensions.gateway is not None:
+        broker.extensions.gateway.over(str(event.detail.get("call_id")))
     if event.type is EventType.TENANT_USER_CHANGED:
         sub = str(event.detail.get("sub"))
-        broker.changed[sub, str(event.action)] = event.time
-        broker.end_sessions(sub)
+        people = broker.reaching.people
+        people.note(sub, str(event.action), event.time)
+        for end_sessions in people.listeners:
+            end_sessions(sub)
         if event.action in CUTTING:
             _later(end_gathered(broker, sub, elsewhere=True))
 
@@ -115,7 +118,10 @@ async def _keep_cuts(broker: Broker) -> None:
 
     Rights that others granted before that, without knowledge of them, end as well.
     """
-    for pending in (*broker.cuts.under_way, *broker.cuts.unrecorded):
+    for pending in (
+        *broker.recording.cuts.under_way,
+        *broker.recording.cuts.unrecorded,
+    ):
         if pending.decide is None:
             for change in pending.changes:
                 await _take(broker, change)
@@ -155,7 +161,7 @@ def _put_token(broker: Broker, token: Token) -> None:
 def _drop_token(broker: Broker, change: DropToken) -> None:
     """End one token, with the tokens exchanged for it and their calls."""
     token_id = change.token_id
-    outdated = broker.policy_state.outdated
+    outdated = broker.deciding.state.outdated
     outdated[:] = [one for one in outdated if one.id != token_id]
     broker.registry.used_up(token_id)
     token = broker.registry.token_with_id(token_id)
@@ -171,14 +177,14 @@ def _drop_token(broker: Broker, change: DropToken) -> None:
 def _cut_agent(broker: Broker, change: DropAgentTokens) -> None:
     """End all that an agent holds and does here, as its revocation did elsewhere."""
     registry, agent_id = broker.registry, change.agent_id
-    broker.cut_calls(agent_id)
+    broker.extensions.cut_calls(agent_id)
     registry.cut_tokens(agent_id)
     broker.end_tokens(registry.delegations.passed_on_by(agent_id))
 
 
 async def _cut_scope(broker: Broker, agent_id: AgentId, scope: str) -> None:
     taken = frozenset({scope})
-    broker.cut_calls(agent_id, taken)
+    broker.extensions.cut_calls(agent_id, taken)
     broker.registry.void_decisions(agent_id, taken)
     with broker.registry.ending_scopes(agent_id, taken) as slices:
         for tokens in slices:
@@ -193,9 +199,9 @@ def _put_agent(broker: Broker, agent: Agent) -> None:
     if current is None:
         return
     if agent.status is not AgentStatus.ACTIVE:
-        broker.cut_calls(agent.id)
+        broker.extensions.cut_calls(agent.id)
     if taken := frozenset(current.scopes) - frozenset(agent.scopes):
-        broker.cut_calls(agent.id, taken)
+        broker.extensions.cut_calls(agent.id, taken)
     for one in current.delegates:
         taken |= set(one.scopes) - agent.may_pass_on(one.agent_id)
     if taken:
@@ -226,21 +232,21 @@ def _count_again(broker: Broker, event: Event) -> None:
 
 async def _put_meta(broker: Broker, change: Meta) -> None:
     if change.value is None:
-        broker.meta.pop(change.key, None)
+        broker.recording.meta.pop(change.key, None)
         return
-    broker.meta[change.key] = change.value
+    broker.recording.meta[change.key] = change.value
     if change.key == POLICY:
         await follow_policy(broker, change.value)
 
 
 def _cut_all(broker: Broker, _: DropAllTokens) -> None:
-    broker.cut_calls(None)
+    broker.extensions.cut_calls(None)
     broker.registry.cut_all_tokens()
 
 
 def _put_panic(broker: Broker, panic: Panic) -> None:
     if panic.on:
-        broker.cut_calls(None)
+        broker.extensions.cut_calls(None)
     broker.registry.panic = panic if panic.on else None
 
 
@@ -276,7 +282,7 @@ _TAKES: Final[dict[type, Callable[[Broker, Any], None]]] = {
     Account: _put_account,
     DropAccount: _drop_account,
     Lease: lambda broker, lease: broker.registry.leases.take_over([lease]),
-    OutboxStep: lambda broker, step: broker.outbox.take([step]),
+    OutboxStep: lambda broker, step: broker.reaching.outbox.take([step]),
 }
 """Takes each change over; texts of a policy are read from the copy."""
 
@@ -301,21 +307,21 @@ def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
             raise
         publish(events, changes)
         cuts = any(isinstance(one, _CUTTING) for one in changes)
-        if broker.team is not None and cuts:
-            broker.team.soon()
+        if cuts:
+            broker.team.brokers.soon()
 
     def publish(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
         feed.publish(events, changes)
-        broker.committed(events)
-        if broker.team is not None and events:
-            broker.team.seq = events[-1].seq
+        broker.extensions.committed(events)
+        if events:
+            broker.team.brokers.seq = events[-1].seq
 
-    if broker.team is not None:
-        broker.team.watching = lambda: feed.watched
+    if isinstance(broker.team.brokers, Team):
+        broker.team.brokers.watching = lambda: feed.watched
 
     def written(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
-        if broker.files is not None:
-            broker.files.take(events, changes)
+        if (files := broker.team.files) is not None:
+            files.take(events, changes)
         publish(events, changes)
 
     ledger.on_written = written
@@ -338,31 +344,30 @@ async def join_team(
         RefusedError: another process has this broker's id, or this one would serve an
             embedded tenant that the others do not.
     """
-    own = broker.tenant_kind == "embedded"
+    extensions, reaching = broker.extensions, broker.reaching
+    own = reaching.kind == "embedded"
     # Without a URL the issuer is this machine's alone: no other broker is that tenant.
     alone = own and not broker.settings.tenant.url
-    issuer = "" if alone else broker.tenant.issuer
-    key, files = broker.team_key, broker.files
+    issuer = "" if alone else reaching.tenant.issuer
+    key, files = broker.team.key, broker.team.files
     assert key is not None and files is not None  # noqa: S101, PT018 - it is shared
-    version = lambda: f"{broker.policy.version} {files.version()}"  # noqa: E731
-    broker.chores.append(key.look)
+    version = lambda: f"{broker.deciding.policy.version} {files.version()}"  # noqa: E731
+    extensions.chores.append(key.look)
     if process is not None:
-        key.changed = partial(process.follow_key, broker.tenant)
-    team = broker.team = key.team = Team(
+        key.changed = partial(process.follow_key, reaching.tenant)
+
+    def end_calls() -> None:
+        if extensions.gateway is not None:
+            extensions.gateway.end_lease()
+
+    team = broker.team.brokers = key.team = Team(
         *(broker.ledger, shared, broker.clock, version),
         tenant=issuer,
         key=key.announcement,
         differing=partial(differing_settings, broker),
+        end_calls=end_calls,
+        notify=broker.health.changed,
     )
-    broker.lease_over, broker.works = team.lease_over, team.works
-    broker.alone = team.alone
-
-    def end_calls() -> None:
-        if broker.gateway is not None:
-            broker.gateway.end_lease()
-
-    team.on_lease_over = end_calls
-    team.on_change = broker.health.changed
     with suppress(SealedError):  # told by each look
         await key.read()
     try:

@@ -63,6 +63,11 @@ class Health:
     listeners: list[Callable[[], None]] = field(default_factory=list)
     """Called when something in the status line changed."""
 
+    def report_log(self, problem: str | None) -> None:
+        """Show operators why the tenant's own log cannot be read now, if so."""
+        self.log_problem = problem
+        self.changed()
+
     def changed(self) -> None:
         """Notify the listeners that something in the status line changed."""
         for listener in self.listeners:

@@ -79,7 +79,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     shared = broker.ledger.shared
     async with shared.taking if shared else nullcontext():
         loaded = await broker.ledger.load()
-        broker.meta = loaded.meta
+        broker.recording.meta.update(loaded.meta)
         divergence = await broker.ledger.diverged(loaded)
         last = await broker.ledger.event(broker.ledger.head.seq)
         loaded = trusted(broker, loaded, divergence)
@@ -112,7 +112,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     orphans = broker.registry.end_tokens(broker.registry.orphans())
     await broker.record_ended(orphans, SYSTEM, PARENT_ENDED)
     await _cancel_changed(broker)
-    broker.states.update(states_of(broker))
+    broker.extensions.states.update(states_of(broker))
     hold_policy_edits(broker)
     hold_team_edits(broker)
     await take_over_policy(broker)
@@ -216,7 +216,7 @@ async def _record_divergence(broker: Broker, divergence: StateDivergence) -> Non
     steps = [
         step for agent_id in sorted(again) for step in _steps_anew(broker, agent_id)
     ]
-    broker.outbox.take(steps)
+    broker.reaching.outbox.take(steps)
     named: dict[str, list[str]] = {
         "agents": [agent.id for agent in divergence.agents],
         "tokens": [token.id for token in divergence.tokens],
@@ -256,7 +256,7 @@ def _steps_anew(broker: Broker, agent_id: AgentId) -> tuple[OutboxStep, ...]:
     agent = broker.registry.find_agent(agent_id)
     if agent is None or agent.status is AgentStatus.ACTIVE:
         return ()
-    return broker.outbox.cut(agent_id, ())
+    return broker.reaching.outbox.cut(agent_id, ())
 
 
 async def recover(broker: Broker, recovery: Recovery) -> None:
@@ -266,7 +266,7 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
     memory has them; rows that memory lacks were never delivered.
     """
     if recovery.committed:
-        await broker.cuts.settle(recovery.attempts)
+        await broker.recording.cuts.settle(recovery.attempts)
     try:
         await record_missed(broker)
     except LedgerError as error:
@@ -276,7 +276,7 @@ async def recover(broker: Broker, recovery: Recovery) -> None:
 
 async def record_missed(broker: Broker) -> None:
     """Record the entries that the ledger missed, and used assertions."""
-    await broker.cuts.record_missed()
+    await broker.recording.cuts.record_missed()
     await keep_policy(broker)
     unsaved = broker.admitting.replays.unsaved
     if unsaved and broker.ledger.writable:
@@ -286,12 +286,12 @@ async def record_missed(broker: Broker) -> None:
 
 async def _last_start(broker: Broker) -> Event | None:
     """Return the event of this broker's last start; of several each has a journal."""
-    whose, before = broker.team.id if broker.team else None, None
+    whose, before = broker.team.brokers.id, None
     while True:
         query = EventQuery(type=EventType.BROKER_STARTED, before=before, limit=100)
         page = await broker.ledger.events(query)
         for event in page.events:
-            if whose is None or event.detail.get("broker") == whose:
+            if not whose or event.detail.get("broker") == whose:
                 return event
         if (before := page.next) is None:
             return None
@@ -324,7 +324,7 @@ async def apply_kept(broker: Broker) -> None:
     Each is done in the name of its operator, unless the ledger has it. Where cuts may
     be missing, everything is stopped.
     """
-    cuts = broker.cuts
+    cuts = broker.recording.cuts
     journal = cuts.journal = await open_journal(broker)
     cuts.replaying = journal.entries
     for entry in journal.entries:

@@ -20,7 +20,8 @@ from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.announce import announce
 from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.core import SYSTEM, Broker, DataPlane, PolicyState, WatchRoom
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.extensions import DataPlane, WatchRoom
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
@@ -109,8 +110,8 @@ async def upkeep(broker: Broker) -> None:
         _repeat("looking for an order to stop", order_watch(broker), _ENDS),
         _repeat("asking the tenant", _probing(broker), _PULSE),
     ]
-    if broker.files is not None:
-        works.append(_repeat("comparing files", broker.files.look, _FILES))
+    if broker.team.files is not None:
+        works.append(_repeat("comparing files", broker.team.files.look, _FILES))
     async with asyncio.TaskGroup() as group:
         for work in works:
             group.create_task(work)
@@ -140,17 +141,17 @@ def _looking(broker: Broker) -> Callable[[], Awaitable[None]]:
         drift = await _clock(broker, drift)
         await expire_due(broker)
         await reload_policy(broker)
-        for chore in broker.chores:
+        for chore in broker.extensions.chores:
             await chore()
         if swept:
-            broker.limits.sweep()
+            broker.deciding.limits.sweep()
         for _ in registry.sweep() if swept else registry.forget_cut():
             await asyncio.sleep(0)
         # What needs the ledger comes last: while it cannot write, the rest goes on.
         show_repeated(broker)
         await _floods(broker)
-        await broker.uses.record()
-        missed = broker.cuts.unfinished or broker.admitting.replays.unsaved
+        await broker.recording.uses.record()
+        missed = broker.recording.cuts.unfinished or broker.admitting.replays.unsaved
         if missed and broker.ledger.takes_cuts:
             await record_missed(broker)
         await keep_policy(broker)
@@ -170,7 +171,7 @@ def _probing(broker: Broker) -> Callable[[], Awaitable[None]]:
 
 async def probe_tenant(broker: Broker, before: bool | None) -> bool:
     """Ask the tenant how it is; record it when that is not as *before*."""
-    answers = await broker.tenant.probe()
+    answers = await broker.reaching.tenant.probe()
     if answers == before:
         return answers
     broker.health.changed()
@@ -182,20 +183,21 @@ async def probe_tenant(broker: Broker, before: bool | None) -> bool:
         if answers
         else "the tenant does not answer: nothing that needs a person is granted"
     )
-    detail = {"issuer": broker.tenant.issuer}
+    detail = {"issuer": broker.reaching.tenant.issuer}
     await broker.record_cut(Draft(kind, SYSTEM, reason=reason, detail=detail))
     return answers
 
 
 async def _floods(broker: Broker) -> None:
     """Record which agents flood, and how often each was refused."""
-    for requester, count in broker.admitting.floods.due():
+    admitting = broker.admitting
+    for requester, count in admitting.floods.due():
         text = f"refused {count} times: answered 429 until it pauses"
-        later = broker.admitting.floods.tell_later
+        later = admitting.floods.tell_later
         await _record_flood(broker, requester, count, text, later)
-    for requester, count, rate in broker.admitting.rates.due():
+    for requester, count, rate in admitting.rates.due():
         text = f"permitted {rate} times a second: answered 429 {count} times more"
-        later = broker.admitting.rates.notice_later
+        later = admitting.rates.notice_later
         await _record_flood(broker, requester, count, text, later)
 
 
@@ -336,16 +338,16 @@ async def _serve(
         broker, feed = await _open(home, settings, clock, ledger, tenant)
         try:
             if gateway is not None:
-                broker.gateway = gateway(broker, feed.tell)
+                broker.extensions.gateway = gateway(broker, feed.tell)
             if watch is not None:
-                broker.watch = watch(broker)
-            for extension in broker.extensions:
+                broker.extensions.watch = watch(broker)
+            for extension in broker.extensions.rooms:
                 await extension.start()
-                broker.chores.append(extension.look)
+                broker.extensions.chores.append(extension.look)
             await _until(stop, broker, feed, socket)
         finally:
             await _close(broker)
-        if broker.team is not None and broker.team.replaced:
+        if broker.team.brokers.replaced:
             return 1
     finally:
         if tenant is not None:
@@ -425,15 +427,15 @@ async def _open(
         tenant=tenant_client(home, announcement, clock, embedded=tenant is not None),
         registry=Registry(clock),
         tenant_kind="embedded" if tenant else "auth0",
-        policy_state=PolicyState(problem),
+        problem=problem,
     )
-    broker.access.given = announcement.management
+    broker.reaching.access.given = announcement.management
     for name, at in announcement.providers.items():
-        broker.outlook.give(name, at)
+        broker.reaching.outlook.give(name, at)
     if ledger.shared is not None:
         await join_team(broker, ledger.shared, tenant)
     join_accounts(broker)
-    broker.chores.append(partial(end_due, broker))
+    broker.extensions.chores.append(partial(end_due, broker))
     check_rules(broker)
     feed = Feed(ledger, broker.registry, lambda: status_info(broker))
     broker.health.listeners.append(feed.publish_status)
@@ -462,14 +464,12 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
             operators, unix_socket(socket), shape=problem, urgent=is_urgent
         )
         more = await _operators_elsewhere(server, broker, sessions, api)
-        for extension in broker.extensions:
+        for extension in broker.extensions.rooms:
             more |= await extension.listen(server, agents)
         await _record_start_or_stop(broker, EventType.BROKER_STARTED)
         announce(broker, agents.url, socket, more)
         notify("READY=1")
         freeze_objects()
-        if broker.team is not None:
-            broker.team.on_replaced = stop.set
         tasks = [
             asyncio.create_task(work)
             for work in (
@@ -477,9 +477,11 @@ async def _until(stop: asyncio.Event, broker: Broker, feed: Feed, socket: Path) 
                 upkeep(broker),
                 recheck(broker),
                 keep_verified(broker),
-                while_working(broker.works, broker.outbox.run),
-                while_working(broker.works, lambda: _tenant_log(broker).run()),
-                *([broker.team.run()] if broker.team else []),
+                while_working(broker.team.brokers.works, broker.reaching.outbox.run),
+                while_working(
+                    broker.team.brokers.works, lambda: _tenant_log(broker).run()
+                ),
+                broker.team.brokers.run(stop.set),
                 ApprovalPageOffers(broker).run(),
             )
         ]
@@ -524,15 +526,12 @@ async def _beat_watchdog() -> None:
 
 
 def _tenant_log(broker: Broker) -> TenantLog:
-    def on_problem(problem: str | None) -> None:
-        broker.health.log_problem = problem
-        broker.health.changed()
-
+    tenant, access = broker.reaching.tenant, broker.reaching.access
     return TenantLog(
-        *(broker.clock, broker.tenant.issuer, broker.access, broker.record),
-        console=lambda: broker.tenant.client_id,
-        mark=broker.meta.get(MARK, ""),
-        on_problem=on_problem,
+        *(broker.clock, tenant.issuer, access, broker.record),
+        console=lambda: tenant.client_id,
+        mark=broker.recording.meta.get(MARK, ""),
+        on_problem=broker.health.report_log,
     )
 
 
@@ -544,7 +543,8 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
     port = bound.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     issuer = f"{'https' if tls else 'http'}://{shown}:{port}"
-    streaming = broker.gateway.streaming_apps() if broker.gateway else {}
+    gateway = broker.extensions.gateway
+    streaming = gateway.streaming_apps() if gateway else {}
     app = RequestGuard(
         AgentsApi(broker, issuer),
         hosts=loopback_hosts(port, host),
@@ -555,7 +555,7 @@ async def _agents_listener(server: Server, broker: Broker) -> Listener:
 
 
 async def _close(broker: Broker) -> None:
-    for extension in broker.extensions:
+    for extension in broker.extensions.rooms:
         await extension.aclose()
     flows = [f.task for own in broker.stepups.flows.values() for f in own.values()]
     for task in flows:
@@ -563,14 +563,11 @@ async def _close(broker: Broker) -> None:
     await asyncio.gather(*flows, return_exceptions=True)
     with contextlib.suppress(LedgerError):
         await record_missed(broker)
-        await broker.uses.record(ending=True)
+        await broker.recording.uses.record(ending=True)
         await _record_start_or_stop(broker, EventType.BROKER_STOPPED)
-        if broker.team is not None:
-            await broker.team.leave()
-    broker.callouts.aclose()
-    await broker.tenant.aclose()
-    await broker.vault.aclose()
-    await broker.providers.aclose()
+        await broker.team.brokers.leave()
+    broker.deciding.callouts.aclose()
+    await broker.reaching.aclose()
 
 
 async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
@@ -578,7 +575,7 @@ async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
     if kind is EventType.BROKER_STARTED:
         record, rows = settings_record(broker)
         drafts, changes = [*drafts, *record], [*changes, *rows]
-    texts, named = kept_texts(broker.policy)
+    texts, named = kept_texts(broker.deciding.policy)
     # A ledger that cannot write must not keep a broker with kept cuts from serving.
     await broker.record_cut(
         *drafts,
@@ -588,7 +585,7 @@ async def _record_start_or_stop(broker: Broker, kind: EventType) -> None:
             detail={
                 "version": __version__,
                 "pid": os.getpid(),
-                "policy_version": broker.policy.version,
+                "policy_version": broker.deciding.policy.version,
                 **named,
                 "boot_id": broker.clock.boot_id,
                 # From here on its absence is noticed.

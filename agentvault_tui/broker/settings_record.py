@@ -77,11 +77,11 @@ def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:
     """
     now, rows = dict(_digests(broker.settings)), _recorded(broker)
     # Each home directory of a team has its own.
-    key = _key_of(broker.team.id) if broker.team else _KEY
+    key = _key_of(broker.team.brokers.id) if broker.team.brokers.id else _KEY
     encoded, own = json.dumps(now), rows.pop(key, None)
-    if own is not None and broker.meta[key] == encoded:
+    if own is not None and broker.recording.meta[key] == encoded:
         return [], []
-    broker.meta[key] = encoded
+    broker.recording.meta[key] = encoded
     row = Meta(key, encoded)
     changed = dict[str, str | None]()
     for before in [*rows.values()] if own is None else [own]:
@@ -117,8 +117,10 @@ def differing_settings(broker: Broker, broker_id: str) -> list[str]:
         their names; none if that broker has recorded no settings, and none of
         `OF_A_MACHINE`.
     """
-    here = broker.team.id if broker.team else ""
-    theirs, ours = (broker.meta.get(_key_of(one)) for one in (broker_id, here))
+    here = broker.team.brokers.id
+    theirs, ours = (
+        broker.recording.meta.get(_key_of(one)) for one in (broker_id, here)
+    )
     if theirs is None or ours is None or theirs == ours:
         return []
     differing = _differing(json.loads(theirs), json.loads(ours))
@@ -133,7 +135,7 @@ def _recorded(broker: Broker) -> dict[str, dict[str, str]]:
     """Return the digests that brokers of this store recorded, by the key of the row."""
     return {
         key: json.loads(row)
-        for key, row in broker.meta.items()
+        for key, row in broker.recording.meta.items()
         if key.partition(" ")[0] == _KEY
     }
 

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 from agentvault_tui.broker.accounts import SHARERS_SHOWN
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.registry import Foreseen, Registry
-from agentvault_tui.broker.team import Team
+from agentvault_tui.broker.team import OneBroker, Team
 from agentvault_tui.broker.upstream.steps import rank, reason
 from agentvault_tui.clock import Deadline, iso
 from agentvault_tui.ledger import OutboxStep, Panic
@@ -414,20 +414,18 @@ def _moment(moment: datetime | None) -> str | None:
     return iso(moment) if moment else None
 
 
-def recorded_at(durability: Kept, team: Team | None) -> dict[str, Any]:
+def recorded_at(durability: Kept, team: Team | OneBroker) -> dict[str, Any]:
     """Return the members of `ending.RecordedAnswer`: where a revocation is durable.
 
     Args:
         durability: where it is.
-        team: the broker's, if it has one; its other brokers follow the ledger.
+        team: the brokers that follow the ledger.
     """
     recorded = durability is Kept.LEDGER
     members: dict[str, Any] = {"recorded": recorded, "kept": durability.value}
-    if team is not None and not recorded:
-        members |= {"others": "not_told", "brokers": team.unnotified()}
-    else:
-        members |= {"others": UNSET, "brokers": UNSET}
-    return members
+    brokers = UNSET if recorded else team.unnotified()
+    others = UNSET if brokers is UNSET else "not_told"
+    return members | {"others": others, "brokers": brokers}
 
 
 def shape_from(kind: type[T], source: object, **others: object) -> T:

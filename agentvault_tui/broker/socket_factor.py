@@ -38,9 +38,9 @@ async def note_shared_user(broker: Broker, operator: Actor) -> None:
     Raises:
         LedgerError: it could not be recorded.
     """
-    if operator.id == f"uid:{os.getuid()}" and _SHARED not in broker.meta:
+    if operator.id == f"uid:{os.getuid()}" and _SHARED not in broker.recording.meta:
         await broker.record(changes=[Meta(_SHARED, "1")])
-        broker.meta[_SHARED] = "1"
+        broker.recording.meta[_SHARED] = "1"
 
 
 async def asks_factor(broker: Broker) -> bool:
@@ -49,19 +49,21 @@ async def asks_factor(broker: Broker) -> bool:
     From the moment that there is an approver; before, there would be no factor. That
     lasts when the approver is removed, over restarts too: only a setting ends it.
     """
+    reaching = broker.reaching
+    recording = broker.recording
     wanted = broker.settings.changes.socket
-    if wanted == "uid" or (wanted == "auto" and _SHARED not in broker.meta):
+    if wanted == "uid" or (wanted == "auto" and _SHARED not in recording.meta):
         return False
-    if not broker.has_approver and _APPROVER not in broker.meta:
+    if not reaching.people.has_approver and _APPROVER not in recording.meta:
         try:
-            broker.has_approver = await _has_approver(broker)
+            reaching.people.has_approver = await _has_approver(broker)
         except TenantError:
             return True  # unknown is strict
-    if broker.has_approver and _APPROVER not in broker.meta:
+    if reaching.people.has_approver and _APPROVER not in recording.meta:
         with suppress(LedgerError):  # or at the next look
             await broker.record(changes=[Meta(_APPROVER, "1")])
-            put(broker.meta, _APPROVER, "1")
-    return broker.has_approver or _APPROVER in broker.meta
+            put(recording.meta, _APPROVER, "1")
+    return reaching.people.has_approver or _APPROVER in recording.meta
 
 
 async def _has_approver(broker: Broker) -> bool:
@@ -72,7 +74,7 @@ async def _has_approver(broker: Broker) -> bool:
     """
     if broker.settings.stepup.approvers:
         return True
-    api = broker.access.management
+    api = broker.reaching.access.management
     if api is None:
         raise TenantError("it is asked nothing without a management credential")
     return await roles.held(api, Role.APPROVER.value)

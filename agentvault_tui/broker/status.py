@@ -11,7 +11,6 @@ from agentvault_tui import __version__
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.shapes import panic_info, shape_from
-from agentvault_tui.broker.team import Team
 from agentvault_tui.clock import iso
 from agentvault_tui.operator_api import shapes
 from agentvault_tui.policy.texts import is_policy_file
@@ -27,14 +26,15 @@ _PLACES: Final = {
 
 def status_info(broker: Broker) -> shapes.StatusInfo:
     """Return the answer of ``GET /api/status``."""
+    reaching = broker.reaching
     ledger, verified = broker.ledger, broker.health.verified
     return shapes.StatusInfo(
         version=__version__,
         tenant=shapes.TenantInfo(
-            issuer=broker.tenant.issuer,
-            kind=broker.tenant_kind,
-            reachable=bool(broker.tenant.reachable),
-            way=broker.tenant.way,
+            issuer=reaching.tenant.issuer,
+            kind=reaching.kind,
+            reachable=bool(reaching.tenant.reachable),
+            way=reaching.tenant.way,
         ),
         ledger=shapes.LedgerInfo(
             head=ledger.head.seq,
@@ -49,15 +49,16 @@ def status_info(broker: Broker) -> shapes.StatusInfo:
         agents=broker.registry.agent_count,
         stepups_pending=broker.stepups.open_count,
         alerts_dead=broker.health.alerts_dead,
-        policy_version=broker.policy.version,
+        policy_version=broker.deciding.policy.version,
         warnings=tuple(warnings(broker)),
-        agents_url=broker.issuer or UNSET,
-        team=_team(broker, broker.team) if broker.team else UNSET,
+        agents_url=broker.admitting.url or UNSET,
+        team=_team(broker) if broker.team.brokers.id else UNSET,
         stale=True if ledger.store_problem else UNSET,
     )
 
 
-def _team(broker: Broker, team: Team) -> shapes.TeamInfo:
+def _team(broker: Broker) -> shapes.TeamInfo:
+    team = broker.team.brokers
     return shapes.TeamInfo(
         name=broker.settings.team.name,
         store="postgresql",
@@ -80,37 +81,37 @@ def _team(broker: Broker, team: Team) -> shapes.TeamInfo:
 
 def warnings(broker: Broker) -> list[str]:
     """Return warnings for an operator, in sentences."""
+    extensions = broker.extensions
     notices = list(_ledger_warnings(broker))
     notices += _team_warnings(broker)
     notices += _file_warnings(broker)
-    if broker.cuts.waiting:
+    cuts, policy = broker.recording.cuts, broker.deciding.state
+    if cuts.waiting:
         notices.append(
-            f"In force and not in the ledger yet: {broker.cuts.waiting} cut(s); "
-            f"{_PLACES[broker.cuts.durability]}"
+            f"In force and not in the ledger yet: {cuts.waiting} cut(s); "
+            f"{_PLACES[cuts.durability]}"
         )
-    journal = broker.cuts.journal
+    journal = cuts.journal
     if journal is not None and journal.problem is not None and journal.lasting:
         notices.append(
             f"The next start stops everything, until agentvault agents restore --all: "
             f"{journal.problem}."
         )
-    if broker.policy_state.problem:
+    if policy.problem:
         notices.append(
             f"The policy on disk cannot be put in force, the one before decides: "
-            f"{broker.policy_state.problem}"
+            f"{policy.problem}"
         )
-    if broker.policy_state.held and (
-        edit := broker.stepups.find(broker.policy_state.held)
-    ):
+    if policy.held and (edit := broker.stepups.find(policy.held)):
         word = "waits for an approver" if edit.status.open else f"is {edit.status}"
         notices.append(
             f"An edit of the policy that loosens it {word}, and the version before"
             f" decides: agentvault stepup show {edit.id}"
         )
-    for extension in broker.extensions:
+    for extension in extensions.rooms:
         notices += extension.warnings
-    if broker.gateway is not None:
-        notices += broker.gateway.notices
+    if extensions.gateway is not None:
+        notices += extensions.gateway.notices
     notices += broker.admitting.issuers.problems
     given_up = [s for s in broker.registry.steps() if s.status == "failed"]
     if given_up:
@@ -118,7 +119,7 @@ def warnings(broker: Broker) -> list[str]:
             f"{len(given_up)} steps of revocations were given up at the tenant, "
             f"such as {given_up[0].step}: {given_up[0].problem}"
         )
-    if broker.tenant.reachable is False:
+    if broker.reaching.tenant.reachable is False:
         notices.append(
             "The tenant does not answer: nothing that needs a person can be."
         )
@@ -130,13 +131,11 @@ def warnings(broker: Broker) -> list[str]:
 
 
 def _team_warnings(broker: Broker) -> Iterator[str]:
-    if broker.team is None:
-        return
-    for one, why in broker.team.standing():
+    for one, why in broker.team.brokers.standing():
         if why is not None:
             yield f"The broker {one.id} on {visible(one.beat.host, 60)}: {why}."
-    if broker.team_key is not None and broker.team_key.problem:
-        yield f"What the team seals: {broker.team_key.problem}."
+    if broker.team.key is not None and broker.team.key.problem:
+        yield f"What the team seals: {broker.team.key.problem}."
     if (shared := broker.ledger.shared) is not None and shared.listener.flooded:
         yield (
             "Too many notifications of the store reached this broker: for a while it"
@@ -146,13 +145,13 @@ def _team_warnings(broker: Broker) -> Iterator[str]:
 
 
 def _file_warnings(broker: Broker) -> Iterator[str]:
-    if broker.files is None:
+    if broker.team.files is None:
         return
-    for file, why in sorted(broker.files.copies.problems.items()):
+    for file, why in sorted(broker.team.files.copies.problems.items()):
         if is_policy_file(file):
             continue  # told as the policy's problem
         yield f"{visible(file, 120)} is not in force as this home has it: {why}"
-    for path in broker.files.copies.aside:
+    for path in broker.team.files.copies.aside:
         yield (
             f"{path} is an edit that another broker of the team overtook: make it anew,"
             " or remove it."

@@ -15,11 +15,17 @@ import logging
 import platform
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from agentvault_tui import __version__
 from agentvault_tui.clock import Clock, SharedClock, iso
@@ -96,6 +102,54 @@ class Member(NamedTuple):
         return self.age < LEASE
 
 
+class OneBroker:
+    """A broker that shares its ledger with no other: it waits for none."""
+
+    id = run_id = ""
+    """This broker's id and process: it needs none."""
+    seq = 0
+    members: tuple[Member, ...] = ()
+    replaced = False
+    """Whether another process has this broker's id."""
+
+    def lease_over(self) -> bool:
+        """Calls may always continue: all revocations are known here."""
+        return False
+
+    def works(self) -> bool:
+        """This broker does all work itself."""
+        return True
+
+    def alone(self, _: str) -> AbstractAsyncContextManager[None]:
+        """No other broker works at the same time; see `Team.alone`."""
+        return nullcontext()
+
+    def gone(self, _: str) -> bool:
+        """No other broker can end."""
+        return False
+
+    def standing(self) -> list[tuple[Member, str | None]]:
+        """No other broker can be out of step."""
+        return []
+
+    def unnotified(self) -> UnsetType:
+        """No other broker has to be notified."""
+        return UNSET
+
+    async def confirmed(self, _: int) -> UnsetType:
+        """No other broker has to confirm."""
+        return UNSET
+
+    def soon(self) -> None:
+        """No other broker waits."""
+
+    async def run(self, _: Callable[[], None]) -> None:
+        """No other broker hears that this one lives."""
+
+    async def leave(self) -> None:
+        """No other broker hears that this one stops."""
+
+
 class Team:
     """The brokers that share one log, as this one knows them."""
 
@@ -109,6 +163,8 @@ class Team:
         tenant: str,
         key: Callable[[], tuple[str, str]],
         differing: Callable[[str], Sequence[str]] = lambda _: (),
+        end_calls: Callable[[], None] = lambda: None,
+        notify: Callable[[], None] = lambda: None,
     ) -> None:
         """Be one of the brokers that write to *shared*; know no other yet.
 
@@ -120,17 +176,13 @@ class Team:
             tenant: the tenant's issuer; empty where no other broker serves it.
             key: returns the ids of the team's key that is here, and that is in effect.
             differing: returns the settings of another broker that differ from here.
+            end_calls: called when no call may go on.
+            notify: called when another broker came, went, or fell out of step.
         """
         self.id = shared.broker_id
         self.seq = ledger.head.seq
         """The last event that this broker's memory has."""
         self.members: tuple[Member, ...] = ()
-        self.on_replaced: Callable[[], None] = lambda: None
-        """Called once another process has this broker's id."""
-        self.on_change: Callable[[], None] = lambda: None
-        """Called when another broker came, went, or fell out of step."""
-        self.on_lease_over: Callable[[], None] = lambda: None
-        """Called when no call may go on."""
         self.watching: Callable[[], bool] = lambda: False
         """Tells whether a console listens here."""
         self._ledger = ledger
@@ -139,6 +191,7 @@ class Team:
         self._tenant = tenant
         self._key = key
         self._differing = differing
+        self._end_calls, self._notify = end_calls, notify
         self._shared = shared
         self.run_id: Final = secrets.token_hex(8)
         """Random, of this process."""
@@ -180,8 +233,12 @@ class Team:
             else:
                 return
 
-    async def run(self) -> None:
-        """Say so again and again, until cancelled or replaced."""
+    async def run(self, replaced: Callable[[], None]) -> None:
+        """Say so again and again, until cancelled.
+
+        Args:
+            replaced: called once another process has this broker's id, as the end.
+        """
         while True:
             try:
                 await self._beat()
@@ -189,8 +246,8 @@ class Team:
                 log.error("%s", error.diagnosis())  # noqa: TRY400 - it says it all
                 self.replaced = True
                 self._ledger.distrust("is another process's now")
-                self.on_lease_over()
-                self.on_replaced()
+                self._end_calls()
+                replaced()
                 return
             except AgentVaultError as error:
                 log.warning("no heartbeat: %s", error.what)
@@ -201,7 +258,7 @@ class Team:
                     await self._soon.wait()
             except TimeoutError:
                 if self.lease_over():
-                    self.on_lease_over()
+                    self._end_calls()
 
     def soon(self) -> None:
         """Say at once how far this broker has followed: somebody waits for it."""
@@ -236,7 +293,7 @@ class Team:
         before = [(one.id, why) for one, why in self.standing()]
         await self._look()
         if before != [(one.id, why) for one, why in self.standing()]:
-            self.on_change()
+            self._notify()
 
     async def _lag(self) -> float | None:
         began = self._clock.boot()

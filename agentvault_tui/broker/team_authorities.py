@@ -44,7 +44,7 @@ class TeamAuthorities:
             for name, pem in split_source(source)[1].items()
         }
         key = f"authorities {self._kind} {shared.broker_id}"
-        before: dict[str, str] = json.loads(self._broker.meta.get(key, "{}"))
+        before: dict[str, str] = json.loads(self._broker.recording.meta.get(key, "{}"))
         row = Meta(key, json.dumps(now))
         # A file that names another one is a change of that file.
         texts = [
@@ -65,5 +65,5 @@ class TeamAuthorities:
             except LedgerError as error:  # with a later look
                 log.warning("a changed ca_file is recorded later: %s", error.what)
                 return
-            put(self._broker.meta, key, row.value)
+            put(self._broker.recording.meta, key, row.value)
         self._recorded = dict(sources)

@@ -132,7 +132,7 @@ class TeamFiles:
         self,
         home: Home,
         ledger: Ledger,
-        recorded: Callable[[], Mapping[str, str]],
+        recorded: Mapping[str, str],
         actor: Actor,
         notify: Callable[[], None],
     ) -> None:
@@ -141,7 +141,7 @@ class TeamFiles:
         Args:
             home: the home of the copies.
             ledger: the team's, as this home reaches it.
-            recorded: returns the small values that a start loaded.
+            recorded: the small values of the ledger, by name.
             actor: who records an edit of a copy.
             notify: called when the operators' view of copies changed.
         """
@@ -355,7 +355,7 @@ class TeamFiles:
         """Take the rows that a start loaded, with the chain's digest of each."""
         self._rows = {
             key.removeprefix(ROW): text
-            for key, text in self._recorded_texts().items()
+            for key, text in self._recorded_texts.items()
             if key.startswith(ROW)
         }
         await asyncio.to_thread(self.copies.begin, self._ledger.ledger_id)

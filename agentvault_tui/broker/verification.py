@@ -123,7 +123,7 @@ async def stop_for_fault(broker: Broker, result: dict[str, Any]) -> None:
     )
     await broker.record_cut(draft)
     await stopped
-    await broker.cuts.stop_next_start("the ledger does not hold")
+    await broker.recording.cuts.stop_next_start("the ledger does not hold")
     broker.health.changed()
 
 

@@ -293,7 +293,7 @@ def home_secrets(session: CliSession) -> Secrets:
 
     home, shared = session.home, bool(session.settings.store.url)
     listed: dict[str, str] = {}
-    secrets = Secrets(home, SystemClock(), shared=shared, cached=lambda: listed)
+    secrets = Secrets(home, SystemClock(), shared=shared, cached=listed)
     unsealed = [name for name, row in secrets.rows().items() if row.bound is None]
     if unsealed and home.database.exists():
         with read_home(home) as db:

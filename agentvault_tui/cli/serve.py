@@ -120,7 +120,7 @@ def serve(
             notices=notices,
             gateway=_data_plane,
             # The gateway, made before, opens secrets for both.
-            watch=lambda broker: LedgerWatch(broker, broker.callouts.open_secret),
+            watch=lambda one: LedgerWatch(one, one.deciding.callouts.open_secret),
         )
 
 
@@ -129,9 +129,9 @@ def _data_plane(broker: Broker, tell: Tell) -> Gateway:
     from agentvault_tui.gateway import Gateway
     from agentvault_tui.tenant.copying import seal_anew
 
-    if broker.team_key is not None and broker.tenant_kind == "embedded":
+    if broker.team.key is not None and broker.reaching.kind == "embedded":
         work = partial(asyncio.to_thread, seal_anew, broker.home, broker.settings)
-        broker.team_key.seals_anew.append(work)
+        broker.team.key.seals_anew.append(work)
     return Gateway(broker, tell)
 
 

@@ -282,7 +282,7 @@ class Admission:
         # One that was approved already is here again where another broker was first.
         if (approved := call.retry or call.stepup_id) is not None:
             # Its own sending reserves what it uses; asking for it uses nothing.
-            broker.limits.release(request.decision_id)
+            broker.deciding.limits.release(request.decision_id)
             return await self._retried(call, permit, approved)
         if verdict.outcome is Outcome.ESCALATED:
             return await self._held(call, permit)
@@ -318,7 +318,7 @@ class Admission:
     def audience(self, caller: Caller, path: str) -> str | None:
         """Return for which URL the caller's token is good, if it is that of *path*."""
         resource = caller.token.resource
-        audiences = audiences_of(resource, self._broker.issuer)
+        audiences = audiences_of(resource, self._broker.admitting.url)
         return resource if path in audiences else None
 
     def is_asked(self, caller: Caller, scope: str) -> bool:

@@ -61,7 +61,10 @@ class AppliedServices:
             ConflictError: a file in the home is a symbolic link.
         """
         changes = await asyncio.to_thread(self._compare, wanted, self.texts())
-        catalogue, base = self._broker.policy.catalogue, self._broker.home.config
+        catalogue, base = (
+            self._broker.deciding.policy.catalogue,
+            self._broker.home.config,
+        )
         for name in changes:
             shown = f"services/{name}.toml"
             try:
@@ -141,7 +144,7 @@ class AppliedServices:
 
         In a team an operator applies the new ones: the store's texts count there.
         """
-        if self._broker.files is not None:
+        if self._broker.team.files is not None:
             return
         for path in sorted(self._folder.glob("[!.]*.toml")):
             try:
@@ -159,7 +162,7 @@ class AppliedServices:
         Files that were changed since are left as they are, and so are texts that the
         chain does not name last.
         """
-        marked = self._broker.meta.pop(APPLYING, None)
+        marked = self._broker.recording.meta.pop(APPLYING, None)
         if marked is None:
             return
         marks: dict[str, tuple[str | None, str]] = json.loads(marked)
@@ -183,8 +186,8 @@ class AppliedServices:
         await self._broker.record(changes=[Meta(APPLYING, None)])
 
     def _text(self, name: str) -> str | None:
-        if self._broker.files is not None:
-            return self._broker.files.text(f"services/{name}.toml")
+        if self._broker.team.files is not None:
+            return self._broker.team.files.text(f"services/{name}.toml")
         return self._read(self._folder / f"{name}.toml")
 
     def _read(self, path: Path) -> str | None:

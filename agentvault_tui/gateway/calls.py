@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any, Final
 
-from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
+from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.usecases.decide import (
     Request,
     denied_by_limit,
@@ -135,7 +136,7 @@ class Calls:
         return refusal
 
     def _enter(self, call: Call) -> None:
-        call.lease_over, call.broker = self._broker.lease_over, self._own
+        call.lease_over, call.broker = self._broker.team.brokers.lease_over, self._own
         self._open[call.id] = call
         self._counts[call.caller.token.requester, call.result] += 1
 
@@ -182,7 +183,7 @@ class Calls:
         try:
             await self._begin(call, permit)
         finally:  # what its record did not count
-            self._broker.limits.release(permit.request.decision_id)
+            self._broker.deciding.limits.release(permit.request.decision_id)
 
     async def _begin(self, call: Call, permit: Permit) -> None:
         broker, agent = self._broker, call.caller.agent
@@ -295,7 +296,7 @@ class Calls:
             return scope_taken()
         if not call.in_force():
             return CallRefusedError(403, "access_denied", "service_changed", MOVED)
-        if permit.verdict.policy_version != broker.policy.version:
+        if permit.verdict.policy_version != broker.deciding.policy.version:
             now = call.caller._replace(agent=principal).foresee(broker, call.action)
             if now.outcome.strictness > permit.verdict.outcome.strictness:
                 return CallRefusedError(403, "access_denied", "policy_changed", ANEW)
@@ -308,7 +309,7 @@ class Calls:
         """Return why nothing of *caller* goes on, if so: revoked, stopped, ended."""
         if why := refused(self._broker, caller.agent):
             return unauthorized(*why)
-        if self._broker.lease_over():
+        if self._broker.team.brokers.lease_over():
             return lease_over()
         token = caller.token
         if token.chain and not self._broker.registry.lives(token):
@@ -476,7 +477,7 @@ class Calls:
         """
         broker, own = self._broker, dead or self._own
         withheld = self._withheld.copy() if dead is None else set()
-        since = int(broker.meta.get(_settled(own), "0"))
+        since = int(broker.recording.meta.get(_settled(own), "0"))
         shared = broker.ledger.shared
         # No result of another broker may go by between the reading and the records.
         async with shared.taking if shared else contextlib.nullcontext():
@@ -526,20 +527,20 @@ class Calls:
         opened = [call.attempt_seq for call in self._open.values() if call.attempt_seq]
         settled = str(min(opened, default=self._broker.ledger.head.seq))
         key = _settled(self._own)
-        number = int(self._broker.meta.get(key, "0"))
+        number = int(self._broker.recording.meta.get(key, "0"))
         if int(settled) - number >= _SETTLE_EVERY:
             await self._broker.record(changes=[Meta(key, settled)])
-            self._broker.meta[key] = settled
+            self._broker.recording.meta[key] = settled
 
     @property
     def _own(self) -> str | None:
         """The members in attempts of this broker, if it is one of several."""
-        return self._broker.team.id if self._broker.team else None
+        return self._broker.team.brokers.id or None
 
     async def _end_of_dead(self) -> None:
         """Give the attempts of brokers that died a result, once for the whole team."""
-        team, works = self._broker.team, self._broker.works()
-        dead = {one.id for one in team.members if not one.alive} if team else set()
+        team, works = self._broker.team.brokers, self._broker.team.brokers.works()
+        dead = {one.id for one in team.members if not one.alive}
         self._ended_of &= dead
         for one in dead - self._ended_of if works else ():
             await self.recover(one)

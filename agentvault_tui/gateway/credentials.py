@@ -238,14 +238,14 @@ class Credentials:
                 entry = self._cache[key] = _Kept((held.thumbprint,), attachment)
             return entry.attachment
         epoch = broker.registry.epoch(agent.id)
-        exchanged = await broker.vault.exchange(account)
+        exchanged = await broker.reaching.vault.exchange(account)
         if isinstance(exchanged, NoToken):
             raise _unopened() if exchanged.cause is Cause.SEALED else _missing()
         held = HeldProviderToken.of(
             broker.clock, account, exchanged, broker.settings.tokens.lease
         )
         if broker.registry.epoch(agent.id) != epoch:
-            broker.outbox.keep_undelivered(held)
+            broker.reaching.outbox.keep_undelivered(held)
             raise _missing()
         broker.registry.provider_tokens.put(held)
         return _bearer(held.token.reveal())
@@ -265,7 +265,9 @@ class Credentials:
                 return entry.attachment
             epoch = self._broker.registry.epoch(agent.id)
             # A refresh token is shown once: another broker may have kept its successor.
-            async with self._broker.alone(f"credential:{secret}") as seconds:
+            async with self._broker.team.brokers.alone(
+                f"credential:{secret}"
+            ) as seconds:
                 await self._broker.ledger.confirm()
                 fetched = await self._fetch(service, seconds)
             if self._broker.registry.epoch(agent.id) == epoch:

@@ -71,11 +71,11 @@ class FileEdits:
         self._asks = self._looked = False
         for folder in folders:
             folder.admits = self._admits
-        broker.states[_KIND] = self._on_disk
-        broker.carriers[EDIT] = self._carry
-        if broker.files is not None:
+        broker.extensions.states[_KIND] = self._on_disk
+        broker.extensions.carriers[EDIT] = self._carry
+        if broker.team.files is not None:
             names = (folder.name for folder in folders)
-            broker.files.judges.update(dict.fromkeys(names, self._judge))
+            broker.team.files.judges.update(dict.fromkeys(names, self._judge))
 
     async def look(self) -> None:
         """See whether new texts have to wait now, before files are read.
@@ -84,7 +84,7 @@ class FileEdits:
         (`team_edits`).
         """
         broker = self._broker
-        recorded = broker.files is None and RECORDED in broker.meta
+        recorded = broker.team.files is None and RECORDED in broker.recording.meta
         if recorded and any(folder.changed() for folder in self._folders):
             self._asks = await asks_factor(broker)
             if self._asks and not self._looked:
@@ -94,7 +94,7 @@ class FileEdits:
     def _restore(self) -> None:
         """Let the texts that counted last count again: the disk may have others."""
         last = {
-            path: self._broker.meta.get(f"{TEXT}{path}")
+            path: self._broker.recording.meta.get(f"{TEXT}{path}")
             for path in self._recorded_digests
         }
         for folder in self._folders:
@@ -147,7 +147,7 @@ class FileEdits:
         now: dict[str, str | None] = {}
         for folder in self._folders:
             now |= folder.texts()
-        recorded = self._broker.meta
+        recorded = self._broker.recording.meta
         now |= {
             key.removeprefix(TEXT): None
             for key in recorded
@@ -169,7 +169,7 @@ class FileEdits:
         ]
 
     def _held(self) -> list[str]:
-        files = self._broker.files
+        files = self._broker.team.files
         held = [path for folder in self._folders for path in folder.held]
         return held + sorted(files.waiting if files is not None else ())
 
@@ -196,7 +196,7 @@ class FileEdits:
         if folder == "hosts" and name in SHIPPED:
             then = {"then": "the shipped map of this host counts"}
             return Loosens(_KINDS, then, shipped_tools(name))
-        text = before or self._broker.meta.get(f"{TEXT}{path}")
+        text = before or self._broker.recording.meta.get(f"{TEXT}{path}")
         if folder != "services" or not text:
             return None
         table = tomllib.loads(split_source(text)[0])
@@ -209,7 +209,9 @@ class FileEdits:
 
     @property
     def _recorded_digests(self) -> dict[str, str]:
-        recorded: dict[str, str] = json.loads(self._broker.meta.get(RECORDED, "{}"))
+        recorded: dict[str, str] = json.loads(
+            self._broker.recording.meta.get(RECORDED, "{}")
+        )
         return recorded
 
     def _admits(self, path: str, sha256: str | None) -> bool:

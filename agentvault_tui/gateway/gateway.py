@@ -18,8 +18,10 @@ from agentvault_tui.authorities import file_digest
 from agentvault_tui.broker.audience import PREFIX as MCP_PREFIX
 from agentvault_tui.broker.audience import hosts_of
 from agentvault_tui.broker.authority import Authority
-from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut
+from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.riders import riding
+from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.team_authorities import TeamAuthorities
 from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.team_files import file_draft
@@ -88,9 +90,9 @@ class Gateway:
             broker: the broker that decides and records.
             tell: sends events that are in no ledger to the listening consoles.
         """
-        self.broker = broker
-        self.services = Services(broker.home, lambda: broker.policy.catalogue)
-        self.mcp_servers = McpServers(broker.home, lambda: broker.policy.catalogue)
+        self.broker, deciding = broker, broker.deciding
+        self.services = Services(broker.home, lambda: deciding.policy.catalogue)
+        self.mcp_servers = McpServers(broker.home, lambda: deciding.policy.catalogue)
         self.secrets = _secrets_of(broker)
         used_by = self.services, self.mcp_servers
         self.origins = SecretOrigins(broker, self.secrets, *used_by)
@@ -113,7 +115,7 @@ class Gateway:
         acting = self.forwarder, self.admission, self.calls, self.services
         self.proxy = ProxyListener(broker, *acting)
         self.calls.observe = self.proxy.runs.observe
-        self.tools = ToolMaps(broker.home, lambda: broker.policy.catalogue)
+        self.tools = ToolMaps(broker.home, lambda: deciding.policy.catalogue)
         self._mcp_processes = McpProcesses(broker.clock)
         self._mcp = McpApp(
             broker,
@@ -128,7 +130,7 @@ class Gateway:
         self._folders = self.services, self.tools, self.mcp_servers
         self._edits = FileEdits(broker, self._folders, self.look)
         self.admission.readings += self._readings()
-        self._catalogue = broker.policy.catalogue.version
+        self._catalogue = deciding.policy.catalogue.version
         self._reported: list[str] = []
         self._turn, self._reading = asyncio.Lock(), asyncio.Lock()
         """`_reading` is held while files are read, never while one is recorded."""
@@ -150,14 +152,15 @@ class Gateway:
     ) -> None:
         broker = self.broker
         self._authorities = TeamAuthorities(broker, "services")
-        if broker.team_key is not None:
-            broker.team_key.seals_anew.append(self._seal_anew)
-        if broker.files is not None:
+        if broker.team.key is not None:
+            broker.team.key.seals_anew.append(self._seal_anew)
+        if (files := broker.team.files) is not None:
             for folder in self._folders:
-                folder.follow(broker.files)
-            self.secrets.follow(broker.files)
-            broker.files.on_change.append(self._read)
-        if (team := broker.team) is not None and (shared := broker.ledger.shared):
+                folder.follow(files)
+            self.secrets.follow(files)
+            files.on_change.append(self._read)
+        team, shared = broker.team.brokers, broker.ledger.shared
+        if isinstance(team, Team) and shared is not None:
             store = StoreCalls(shared, team.run_id)
             self.team_calls = TeamCalls(broker, team, store, self.calls, tell)
             shared.on_asked = self.team_calls.wake
@@ -184,8 +187,8 @@ class Gateway:
         await self._applied.finish()
         await self.secrets.finish(self.broker.ledger)
         await asyncio.to_thread(self._applied.renew)
-        if self.broker.files is not None:
-            await self.broker.files.look()
+        if self.broker.team.files is not None:
+            await self.broker.team.files.look()
         await self._read()
         await self._record()
         await self.origins.look()
@@ -201,7 +204,8 @@ class Gateway:
     async def _read(self) -> None:
         """Put the files' present texts in effect."""
         async with self._reading:
-            version, team = self.broker.policy.catalogue.version, self.broker.files
+            version = self.broker.deciding.policy.catalogue.version
+            team = self.broker.team.files
             if version != self._catalogue:
                 self._catalogue = version
                 if team is not None:
@@ -213,14 +217,14 @@ class Gateway:
                 if folder.changed():
                     # In a thread: hundreds of routes take longer than a call may wait.
                     await asyncio.to_thread(folder.reload)
-            self.broker.same_as.put(
+            self.broker.deciding.same_as.put(
                 (beginnings_of(one.name, (r.resource for r in one.routes)), one.same_as)
                 for one in self.services
             )
 
     async def _look(self) -> None:
-        if self.broker.files is not None:
-            await self.broker.files.look()
+        if self.broker.team.files is not None:
+            await self.broker.team.files.look()
         await self._read()
         await self._record()
         await self.origins.look()
@@ -249,13 +253,15 @@ class Gateway:
             PREFIX: StreamingApp(
                 GatewayApp(
                     self.forwarder,
-                    self.broker.surroundings.source_of,
-                    lambda: hosts_of(self.broker.issuer),
+                    self.broker.deciding.surroundings.source_of,
+                    lambda: hosts_of(self.broker.admitting.url),
                 ),
                 misdirected,
             ),
             HOOKS: StreamingApp(
-                AgentsHooks(self._hooks, self.admission, self.broker.surroundings),
+                AgentsHooks(
+                    self._hooks, self.admission, self.broker.deciding.surroundings
+                ),
                 misdirected,
             ),
             MCP_PREFIX.encode(): StreamingApp(self._mcp, misdirected),
@@ -310,14 +316,14 @@ class Gateway:
         self, texts: Mapping[str, str], operator: Actor, digest: str
     ) -> AsyncIterator[tuple[list[Draft], list[Change]]]:
         """Write service files when a block ends that records the yielded rows."""
-        if (team := self.broker.files) is not None:
+        if (team := self.broker.team.files) is not None:
             files = {f"services/{name}.toml": text for name, text in texts.items()}
             yield team.change(files, operator, applied=digest)
             await team.tell()
             await team.look()  # which writes this home's copies
             return
         async with self._turn:
-            stored = self.broker.meta.get(RECORDED, "{}")
+            stored = self.broker.recording.meta.get(RECORDED, "{}")
             recorded: dict[str, str] = json.loads(stored)
             now = self._applied.digests(texts)
             drafts = [
@@ -326,7 +332,7 @@ class Gateway:
             ]
             encoded = json.dumps(recorded | now)
             yield drafts, [Meta(RECORDED, encoded), self._applied.mark(texts)]
-            self.broker.meta[RECORDED] = encoded
+            self.broker.recording.meta[RECORDED] = encoded
             await asyncio.to_thread(self._applied.write, texts)
             await self._look()
             await self.broker.record(changes=[Meta(APPLYING, None)])
@@ -394,8 +400,9 @@ class Gateway:
             return sha256_hex(self.service_texts().get(name, ""))
 
         base = self.broker.home.config
-        self.broker.states["service"] = service_now
-        self.broker.states["ca_file"] = lambda path: file_digest(Path(path), base)
+        states = self.broker.extensions.states
+        states["service"] = service_now
+        states["ca_file"] = lambda path: file_digest(Path(path), base)
         return [
             *operators.routes(self, authority),
             *hooks.routes(self._hooks, authority),
@@ -406,12 +413,13 @@ class Gateway:
 
     async def _record(self) -> None:
         """Record which files are in effect now and were not, over restarts too."""
-        if self.broker.files is not None:
+        if self.broker.team.files is not None:
             # Whoever changed one has recorded it, but for this machine's authorities.
             folders = (folder.texts().items() for folder in self._folders)
             await self._authorities.look(dict(chain.from_iterable(folders)))
             return
-        recorded: dict[str, str] = json.loads(self.broker.meta.get(RECORDED, "{}"))
+        recording = self.broker.recording
+        recorded: dict[str, str] = json.loads(recording.meta.get(RECORDED, "{}"))
         await self._edits.ask()
         held = {path for folder in self._folders for path in folder.held}
         now = {path: recorded[path] for path in held & recorded.keys()}
@@ -426,7 +434,7 @@ class Gateway:
         ]
         rows = self._edits.rows()
         # An empty list too: from then on a new file is an edit (`FileEdits.look`).
-        if not drafts and not rows and RECORDED in self.broker.meta:
+        if not drafts and not rows and RECORDED in recording.meta:
             return
         rows.append(Meta(RECORDED, json.dumps(now)))
         try:
@@ -435,14 +443,14 @@ class Gateway:
             log.warning("changed files are recorded later: %s", error.what)
         else:
             for row in rows:
-                put(self.broker.meta, row.key, row.value)
+                put(recording.meta, row.key, row.value)
 
 
 def _secrets_of(broker: Broker) -> Secrets:
     """Return the sealed secrets of a broker, which opens them for its rooms."""
-    shared = broker.team_key is not None
+    shared = broker.team.key is not None
     secrets = Secrets(
-        broker.home, broker.clock, shared=shared, cached=lambda: broker.meta
+        broker.home, broker.clock, shared=shared, cached=broker.recording.meta
     )
-    broker.callouts.open_secret = secrets.open
+    broker.deciding.callouts.open_secret = secrets.open
     return secrets

@@ -235,7 +235,7 @@ def _server(
     what the host calls the server, which another server may be called as well.
     """
     if "/" in body.mcp_server:
-        server = servers.get(mcp_server_of(body.mcp_server, broker.issuer) or "")
+        server = servers.get(mcp_server_of(body.mcp_server, broker.admitting.url) or "")
     else:
         server = servers.get(body.mcp_server)
     if server is not None:

@@ -325,7 +325,7 @@ def _secret_routes(gateway: Configured, authority: Authority) -> list[Route]:
         row = gateway.secrets.row(name)
         return str(row.version) if row else ""
 
-    gateway.broker.states["secret"] = secret_now
+    gateway.broker.extensions.states["secret"] = secret_now
     set_call = calls.SET_SECRET, SecretRequest
     keeping = Loosening(authority, *set_call, do_keep, ("value",))
     return [
@@ -370,7 +370,9 @@ def _removal_route(gateway: Configured, authority: Authority) -> Route:
         wanted = _removing(body.name, destinations(body.name))
         return await removing.settle(request, body, wanted)
 
-    gateway.broker.states[_REMOVED_FROM] = lambda name: to_json(destinations(name))
+    gateway.broker.extensions.states[_REMOVED_FROM] = lambda name: to_json(
+        destinations(name)
+    )
     removing = Loosening(authority, calls.REMOVE_SECRET, SecretNameRequest, do_remove)
     return route(calls.REMOVE_SECRET, remove)
 
@@ -379,7 +381,7 @@ async def _look(gateway: Configured) -> None:
     """Read changed files, so that a fresh edit counts."""
     broker = gateway.broker
     await reload_policy(broker)
-    for extension in broker.extensions:
+    for extension in broker.extensions.rooms:
         await extension.look()
 
 

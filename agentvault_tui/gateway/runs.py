@@ -156,7 +156,9 @@ class Runs:
 
     async def _issue(self, run: CommandRun) -> Granted:
         agent = self._broker.registry.agent(run.agent_id)
-        named = [f"{self._broker.issuer}/gw/{one}" for one in sorted(run.services)]
+        named = [
+            f"{self._broker.admitting.url}/gw/{one}" for one in sorted(run.services)
+        ]
         bound = " ".join(named) or None
         granted = await issue_for(self._broker, agent, (), bound, run.operator)
         run.token_sha256 = granted.token.sha256

@@ -73,8 +73,10 @@ def routes(
             key=key,
             proxy_url=url,
             ca=ca.pem.decode(),
-            agents_url=broker.issuer,
-            services={one.name: f"{broker.issuer}/gw/{one.name}" for one in reached},
+            agents_url=broker.admitting.url,
+            services={
+                one.name: f"{broker.admitting.url}/gw/{one.name}" for one in reached
+            },
             access_token=granted.access_token,
             expires_in=granted.expires_in,
         )

@@ -82,11 +82,11 @@ class SecretOrigins:
         self._broker, self._secrets = broker, secrets
         self._services, self._servers = services, servers
         self._problem = ""
-        broker.secret_uses.append(lambda: service_uses(services, servers))
+        broker.extensions.secret_uses.append(lambda: service_uses(services, servers))
 
     def uses(self) -> list[SecretUse]:
         """Return every use of a secret that a file names now."""
-        return [use for room in self._broker.secret_uses for use in room()]
+        return [use for room in self._broker.extensions.secret_uses for use in room()]
 
     def check(self, service: Service) -> None:
         """Refuse a service whose credential may not be sent to its address.
@@ -113,7 +113,7 @@ class SecretOrigins:
         connection = self._broker.settings.connections.get(name)
         if connection is not None and connection.origins is not None:
             return connection.origins
-        taken = json.loads(self._broker.meta.get(TAKEN, "{}"))
+        taken = json.loads(self._broker.recording.meta.get(TAKEN, "{}"))
         return tuple(taken.get(name, ()))
 
     def _connected(self) -> Iterator[tuple[str, str, Service]]:
@@ -179,7 +179,7 @@ class SecretOrigins:
     async def look(self) -> None:
         """Give secrets of earlier versions their origins, once, and seal these."""
         try:
-            if TAKEN not in self._broker.meta:
+            if TAKEN not in self._broker.recording.meta:
                 await self._take()
             await self._seal()
         except LedgerError as error:
@@ -194,7 +194,7 @@ class SecretOrigins:
         drafts, changes = await asyncio.to_thread(self._drafts)
         await self._broker.record(*drafts, changes=changes)
         for one in changes:
-            put(self._broker.meta, one.key, one.value)
+            put(self._broker.recording.meta, one.key, one.value)
 
     def _drafts(self) -> tuple[list[Draft], list[Meta]]:
         broker, secrets = self._broker, self._secrets
@@ -231,16 +231,16 @@ class SecretOrigins:
         broker, secrets = self._broker, self._secrets
         if not secrets.seals_origins and (shared := broker.ledger.shared):
             secrets.seals_origins = await shared.finished()
-        listed = [key for key in broker.meta if key.startswith(LISTED)]
+        listed = [key for key in broker.recording.meta if key.startswith(LISTED)]
         if not listed or not secrets.seals_origins:
             return
-        if broker.team is not None and not broker.team.works():
+        if not broker.team.brokers.works():
             return
         await secrets.change(lambda: secrets.seal_origins(SYSTEM), broker.record)
         # Once they are sealed: a row without, from a copy of before, is sent nowhere.
         await broker.record(changes=[Meta(key, None) for key in listed])
         for key in listed:
-            put(broker.meta, key, None)
+            put(broker.recording.meta, key, None)
 
 
 def _sent_to(secrets: Secrets, use: SecretUse) -> list[str]:

@@ -84,7 +84,7 @@ class Secrets:
         environ: Mapping[str, str] = os.environ,
         *,
         shared: bool = False,
-        cached: Callable[[], dict[str, str]] = dict,
+        cached: dict[str, str] | None = None,
     ) -> None:
         """Read nothing yet.
 
@@ -93,12 +93,12 @@ class Secrets:
             clock: the time.
             environ: names systemd's credentials directory.
             shared: whether they are a team's, and sealed with its key.
-            cached: returns the ledger's small values, with the origins of secrets that
+            cached: the ledger's small values, with the origins of secrets that
                 are sealed without them; a change is put there once it is recorded.
         """
         self._home = home
         self._shared = shared
-        self._cached = cached
+        self._cached = {} if cached is None else cached
         self.seals_origins = not shared
         """Whether origins are sealed: in a team, once no broker of a version lives that
         could not open such a row."""
@@ -182,7 +182,7 @@ class Secrets:
             return None
         if row.bound is not None:
             return row.bound
-        listed = self._cached().get(f"{LISTED}{name}")
+        listed = self._cached.get(f"{LISTED}{name}")
         return None if listed is None else tuple(msgspec.json.decode(listed))
 
     def origin_of_url(self, name: str) -> ServerOrigin | None:
@@ -242,7 +242,7 @@ class Secrets:
                 await asyncio.to_thread(self._staging.stage, change)
             await record(change.draft, changes=change.changes)
             for listed in change.changes:
-                put(self._cached(), listed.key, listed.value)
+                put(self._cached, listed.key, listed.value)
             if self._team is None:
                 await asyncio.to_thread(change.write)
                 self._staging.clear()

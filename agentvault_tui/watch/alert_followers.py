@@ -126,7 +126,7 @@ class AlertFollower(Follower[Sender]):
 
     def _limit(self) -> int:
         """Return the last event that may be looked at now."""
-        version = self.broker.policy.version
+        version = self.broker.deciding.policy.version
         if version != self.place.policy:
             if self.place.policy:
                 self.place.again = self.broker.ledger.head.seq

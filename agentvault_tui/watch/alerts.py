@@ -115,26 +115,31 @@ class Alerts:
         self._approved: set[str] = set()
         """An edited text while its approved change is carried out."""
         self._path = broker.home.alerts_file
-        broker.states[_EDIT], broker.carriers[_EDIT] = self._now, self._carry
-        if broker.files is not None:
-            broker.files.copies.track(self._path.name, self._path, self._check)
-            broker.files.in_force.append(lambda: [(self._path.name, self.file.sha256)])
-            broker.files.judges[self._path.name] = self._judge
+        broker.extensions.states[_EDIT], broker.extensions.carriers[_EDIT] = (
+            self._now,
+            self._carry,
+        )
+        if broker.team.files is not None:
+            broker.team.files.copies.track(self._path.name, self._path, self._check)
+            broker.team.files.in_force.append(
+                lambda: [(self._path.name, self.file.sha256)]
+            )
+            broker.team.files.judges[self._path.name] = self._judge
 
     def _check(self, _: str, text: str) -> None:
         parse_alerts(text, self.broker.home)
 
     def _stamp(self) -> tuple[object, ...]:
         """Return a value that differs once the file, or a ``ca_file``, was changed."""
-        files = self.broker.files
+        files = self.broker.team.files
         own = files.text(self._path.name) if files else file_stamp(self._path)
         return own, *map(file_stamp, self._named)
 
     def _source(self) -> str:
         """Read the file, with each ``ca_file`` that it names (`authorities`)."""
         base = self.broker.home.config
-        if self.broker.files is not None:
-            text = self.broker.files.text(self._path.name) or ""
+        if self.broker.team.files is not None:
+            text = self.broker.team.files.text(self._path.name) or ""
         else:
             text = read_text(self._path, base) or ""
         self._named = tuple(named_files(text, base).values())
@@ -145,7 +150,9 @@ class Alerts:
         """Warn of the file's inactive parts, and of failing sinks."""
         problems = []
         if self.problem:
-            now = "the one before" if self.broker.files is None else "nothing of it"
+            now = (
+                "the one before" if self.broker.team.files is None else "nothing of it"
+            )
             problems.append(
                 f"alerts.toml cannot be put in force, {now} is: {self.problem}"
             )
@@ -180,7 +187,7 @@ class Alerts:
 
     def secret_uses(self) -> Iterator[SecretUse]:
         """Return which sinks name secrets, from the file itself before `start`."""
-        file, text = self.file, self.broker.meta.get(RECORDED_FILE, "{}")
+        file, text = self.file, self.broker.recording.meta.get(RECORDED_FILE, "{}")
         if self._seen is None:
             with contextlib.suppress(PolicyError, ServiceError):
                 file = parse_alerts(json.loads(text).get("text", ""), self.broker.home)
@@ -193,20 +200,20 @@ class Alerts:
         Raises:
             ServiceError: it is broken, and none was in effect before.
         """
-        for key, text in self.broker.meta.items():
+        for key, text in self.broker.recording.meta.items():
             if key.startswith(_DEAD):
                 dead = msgspec.json.decode(text, type=DeadAlert)
                 self._dead[dead.id] = dead
         self.broker.health.alerts_dead = len(self._dead)
-        record = json.loads(self.broker.meta.get(RECORDED_FILE, "{}"))
-        if self.broker.files is not None:
-            await self.broker.files.look()
+        record = json.loads(self.broker.recording.meta.get(RECORDED_FILE, "{}"))
+        if self.broker.team.files is not None:
+            await self.broker.team.files.look()
         self._seen = self._stamp()
         try:
             await self._put_in_force()
         except ServiceError as error:
             self.problem = error.diagnosis()
-            if self.broker.files is None:
+            if self.broker.team.files is None:
                 if not record.get("text"):
                     what = f"{self._path}: {error.what}"
                     raise ServiceError(what, error.remedy) from None
@@ -249,7 +256,7 @@ class Alerts:
         Raises:
             ServiceError: it is broken.
         """
-        if self.broker.files is not None:
+        if self.broker.team.files is not None:
             # Whoever changed it has recorded it.
             self.file = AlertsFile()  # the one before is in force nowhere else
             source = self._source()
@@ -260,7 +267,7 @@ class Alerts:
             text = self._source()
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
-        record = json.loads(self.broker.meta.get(RECORDED_FILE, "{}"))
+        record = json.loads(self.broker.recording.meta.get(RECORDED_FILE, "{}"))
         before, after = record.get("text", ""), sha256_hex(text) if text else None
         edited = parse_alerts(text, self.broker.home)
         loses = self._loses(before, edited)
@@ -285,7 +292,7 @@ class Alerts:
                 raise
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
-            self.broker.meta[RECORDED_FILE], self.file = encoded, edited
+            self.broker.recording.meta[RECORDED_FILE], self.file = encoded, edited
 
     def _loses(self, before: str, edited: AlertsFile) -> bool:
         """Check whether an edit takes routes away, or puts one in front of others."""
@@ -333,7 +340,7 @@ class Alerts:
 
     def _now(self, _: str) -> str:
         """Identify the file's state: as recorded, and as it is on disk."""
-        return f"{self.broker.meta.get(RECORDED_FILE)} {self._source()}"
+        return f"{self.broker.recording.meta.get(RECORDED_FILE)} {self._source()}"
 
     async def _follow(self) -> None:
         """Work for exactly the sinks of the file."""
@@ -348,15 +355,15 @@ class Alerts:
             if name not in self._followers:
                 await self._begin(name, sink)
         # Alerts of a time without the sink are old news; exports go on where they were.
-        for key in [key for key in self.broker.meta if key.startswith(PLACE)]:
+        for key in [key for key in self.broker.recording.meta if key.startswith(PLACE)]:
             name = key.removeprefix(PLACE)
-            place = msgspec.json.decode(self.broker.meta[key], type=SinkPlace)
+            place = msgspec.json.decode(self.broker.recording.meta[key], type=SinkPlace)
             if name not in self.file.sinks and not place.exports:
                 await self._keep(key, None)
 
     async def _begin(self, name: str, sink: SinkTable) -> None:
         key, head = f"{PLACE}{name}", self.broker.ledger.head.seq
-        if stored := self.broker.meta.get(key):
+        if stored := self.broker.recording.meta.get(key):
             place = msgspec.json.decode(stored, type=SinkPlace)
         if not stored or place.exports != sink.exports:
             place = SinkPlace(0 if sink.exports else head, sink.exports)
@@ -381,7 +388,8 @@ class Alerts:
         # What is under way ends with the lease, before another broker may begin it.
         self._tasks[name] = [
             asyncio.create_task(
-                while_working(self.broker.works, one.run), name=f"sink {name}"
+                while_working(self.broker.team.brokers.works, one.run),
+                name=f"sink {name}",
             )
             for one in self._all_of(name)
         ]
@@ -406,9 +414,9 @@ class Alerts:
         with contextlib.suppress(LedgerError):
             await self.broker.record(changes=[Meta(key, text)])
         if text is None:
-            self.broker.meta.pop(key, None)
+            self.broker.recording.meta.pop(key, None)
         else:
-            self.broker.meta[key] = text
+            self.broker.recording.meta[key] = text
 
     async def _bury(self, dead: DeadAlert) -> None:
         """Record that an alert is given up, and store it to be sent by hand.
@@ -507,7 +515,7 @@ class Alerts:
         if sent.ok:
             key = f"{_DEAD}{alert_id}"
             await self.broker.record(changes=[Meta(key, None)])
-            self.broker.meta.pop(key, None)
+            self.broker.recording.meta.pop(key, None)
             self._dead.pop(alert_id, None)
             self._count_dead()
         return sent
@@ -563,8 +571,8 @@ class Alerts:
             body = await body_of(request, TestSinkRequest)
             about = f"sink {body.sink}"
             await authority.actor(operator_of(request), Need.REVOKE, about)
-            if self.broker.files is not None:
-                await self.broker.files.look()
+            if self.broker.team.files is not None:
+                await self.broker.team.files.look()
             await self.look()  # the file may have been written just now
             return await self.try_sink(body.sink)
 

@@ -116,7 +116,7 @@ def risk_of(broker: Broker, event: Event) -> Risk | None:
     if stated in list(Risk):
         return Risk(stated)
     scopes = str(event.detail.get("scope") or event.action or "").split()
-    scopes_listed = [broker.policy.catalogue.get(scope) for scope in scopes]
+    scopes_listed = [broker.deciding.policy.catalogue.get(scope) for scope in scopes]
     risks = [scope.risk if scope else Risk.HIGH for scope in scopes_listed]
     return max(risks, key=lambda risk: risk.rank, default=None)
 

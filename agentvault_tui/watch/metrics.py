@@ -64,7 +64,7 @@ def _lines(broker: Broker) -> Iterator[str]:
     yield from _histogram(
         "agentvault_revocation_seconds", help_text, broker.health.revocation_seconds
     )
-    gateway = broker.gateway
+    gateway = broker.extensions.gateway
     gauges = (
         ("stepups_pending", "Step-ups that wait.", broker.stepups.open_count),
         ("ledger_head", "Sequence number of the last event.", broker.ledger.head.seq),

@@ -100,7 +100,7 @@ class KeptPlace:
 
     def catch_up(self) -> None:
         """Go on from where another broker of the team was, which did this before."""
-        if text := self._broker.meta.get(self._key):
+        if text := self._broker.recording.meta.get(self._key):
             place = msgspec.json.decode(text, type=SinkPlace)
             if _reached(place) > _reached(self.now):
                 self.now = _filled(place)
@@ -108,16 +108,16 @@ class KeptPlace:
 
     async def save(self) -> None:
         """Store the place; a crash before it repeats the alerts since the last."""
-        if not self._broker.works():
+        if not self._broker.team.brokers.works():
             return  # another broker's place is further
         text = msgspec.json.encode(self.now).decode()
-        if self._broker.meta.get(self._key) == text:
+        if self._broker.recording.meta.get(self._key) == text:
             return
         try:
             await self._broker.record(changes=[Meta(self._key, text)])
         except LedgerError:
             return  # what is sent stays sent; it may be repeated after a crash
-        self._broker.meta[self._key] = text
+        self._broker.recording.meta[self._key] = text
 
 
 def _filled(place: SinkPlace) -> SinkPlace:
@@ -185,7 +185,7 @@ class Follower(ABC, Generic[OutletT]):
     @property
     def due(self) -> bool:
         """Whether there is something to do now, by this broker."""
-        if not self.broker.works():
+        if not self.broker.team.brokers.works():
             return False
         now = self.broker.clock.now()
         waits = self.next_at is not None and now < self.next_at

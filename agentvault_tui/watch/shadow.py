@@ -50,7 +50,7 @@ class Shadow:
 
     def restore(self) -> None:
         """Go on where the last process saved its counts."""
-        stored = self._broker.meta.get(_KEY)
+        stored = self._broker.recording.meta.get(_KEY)
         if stored is None:
             return
         try:
@@ -75,11 +75,14 @@ class Shadow:
         """
         broker = self._broker
         if not text:
-            self._decider = broker.policy_state.shadow = self._unsaved_since = None
+            self._decider = broker.deciding.state.shadow = self._unsaved_since = None
             await broker.record(changes=[Meta(_KEY, None)])
-            broker.meta.pop(_KEY, None)
+            broker.recording.meta.pop(_KEY, None)
             return
-        texts, head = broker.policy.texts._replace(policy=text), broker.ledger.head.seq
+        texts, head = (
+            broker.deciding.policy.texts._replace(policy=text),
+            broker.ledger.head.seq,
+        )
         if limits is not None:
             texts = texts._replace(limits=limits)
         # The version is known once it is read.
@@ -98,11 +101,11 @@ class Shadow:
         self._seq = began if began is not None and limited else seq
         self._counted, self._began = seq, began
         self._changes = Changes(info.by)
-        self._broker.policy_state.shadow = info
+        self._broker.deciding.state.shadow = info
 
     async def look(self) -> None:
         """Decide the records since the last look."""
-        decider, info = self._decider, self._broker.policy_state.shadow
+        decider, info = self._decider, self._broker.deciding.state.shadow
         head = self._broker.ledger.head.seq
         if decider is None or info is None or head <= self._seq:
             return
@@ -139,7 +142,7 @@ class Shadow:
 
     async def save(self) -> None:
         """Store policy and counts for the next process."""
-        info = self._broker.policy_state.shadow
+        info = self._broker.deciding.state.shadow
         if self._decider is None or info is None:
             return
         texts = self._decider.policy.texts._asdict()

@@ -89,7 +89,9 @@ class Signals:
     def _is_new_limit(self, event: Event) -> bool:
         """Check whether this limit was not reached yet in its window, by its key."""
         rule = event.rule or ""
-        limit = self._broker.policy.limits.by_id.get(rule.removeprefix(LIMIT_RULE))
+        limit = self._broker.deciding.policy.limits.by_id.get(
+            rule.removeprefix(LIMIT_RULE)
+        )
         if limit is None:
             return False  # of a file that is in force no more
         fold = reads_like(event.resource) if event.resource else None

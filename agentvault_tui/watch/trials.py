@@ -62,8 +62,6 @@ class Trials:
                 after = page.next
         for event in sorted(events, key=lambda one: one.seq):
             self._learn(event)
-        self._broker.on_trial = self.covers
-        self._broker.trials = self.of
 
     def _learn(self, event: Event) -> None:
         try:
@@ -163,7 +161,7 @@ class Trials:
         elif change.revoke:
             await revoke_agent(broker, info.agent_id, reason, operator)
         elif change.rule:
-            text = f"{broker.policy.text.rstrip()}\n\n{change.rule}"
+            text = f"{broker.deciding.policy.text.rstrip()}\n\n{change.rule}"
             await apply_policy(
                 *(broker, {"policy": text}, operator, None, reason), may_loosen=False
             )
@@ -203,7 +201,7 @@ class Trials:
 
     def without_rule(self, advice_id: str) -> str | None:
         """Return the policy without the rule of *advice_id*; None: it has none."""
-        policy = self._broker.policy
+        policy = self._broker.deciding.policy
         if (rule := policy.rule(f"advice:{advice_id}")) is None:
             return None
         return policy.text.replace(rule.source, "", 1).rstrip() + "\n"

@@ -64,11 +64,11 @@ class LedgerWatch:
         """Read nothing yet; *secret* opens a sealed one by its name."""
         self.broker = broker
         self.alerts = Alerts(broker, secret)
-        broker.secret_uses.append(self.alerts.secret_uses)
-        broker.name_uses.append(self.alerts.name_uses)
+        broker.extensions.secret_uses.append(self.alerts.secret_uses)
+        broker.extensions.name_uses.append(self.alerts.name_uses)
         self._jobs = Jobs(broker)
         self._shadow = Shadow(broker)
-        self._trials = Trials(broker)
+        self.trials = Trials(broker)
 
     @property
     def warnings(self) -> list[str]:
@@ -79,7 +79,7 @@ class LedgerWatch:
         """Read the home's files, and the last process's stored state."""
         await self.alerts.start()
         self._shadow.restore()
-        await self._trials.restore()
+        await self.trials.restore()
 
     async def listen(self, server: Server, agents: Listener) -> Mapping[str, object]:
         """Serve metrics on loopback too, where the settings say so."""
@@ -101,7 +101,7 @@ class LedgerWatch:
             metrics.route(self.broker),
             *self.alerts.routes(authority),
             *_policy_routes(self.broker, authority, self._jobs, self._shadow),
-            *_advice_routes(self.broker, authority, self._jobs, self._trials),
+            *_advice_routes(self.broker, authority, self._jobs, self.trials),
         ]
 
     async def aclose(self) -> None:
@@ -121,7 +121,7 @@ def _policy_routes(
         since = moment_of(body.since or None, "since")
         texts = read_texts(broker.home)._replace(policy=body.policy)
         lasts = broker.settings.stepup.expires_in
-        job = PlanJob(texts, broker.policy.version, lasts, since)
+        job = PlanJob(texts, broker.deciding.policy.version, lasts, since)
         work = jobs.run(job, PlanInfo, operator_of(request).id)
         return await while_connected(request, work)
 
@@ -131,7 +131,7 @@ def _policy_routes(
         # It answers nothing, so that it loosens nothing.
         await authority.actor(operator_of(request), Need.OWN, "a shadow policy")
         await shadow.set(body.policy, body.limits)
-        return ShadowAnswer(shadow=broker.policy_state.shadow)
+        return ShadowAnswer(shadow=broker.deciding.state.shadow)
 
     return [route(calls.PLAN, plan), route(calls.SHADOW, change)]
 
@@ -158,7 +158,9 @@ def _advice_routes(
     async def read(request: Request, window: int) -> list[AdviceInfo]:
         """Find the history's advice now; shown advice can be decided about."""
         until = broker.clock.now()
-        job = AdviceJob(broker.policy.texts, until - timedelta(seconds=window), until)
+        job = AdviceJob(
+            broker.deciding.policy.texts, until - timedelta(seconds=window), until
+        )
         work = jobs.run(job, AdviceList, operator_of(request).id)
         advice = (await while_connected(request, work)).advice
         _keep(listed, window, advice)
@@ -226,7 +228,7 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
             texts = list[ChangedText]()
             if (text := trials.without_rule(advice_id)) is not None:
                 # The rule as it is now, which need not be the advised one.
-                now = broker.policy.texts
+                now = broker.deciding.policy.texts
                 texts = policy_changes(now, now._replace(policy=text))
             shown = (*subjects,), (*texts,), details
             wanted = Wanted(kinds, summary, about, *shown)
@@ -243,6 +245,6 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
         taken = taken_by(advice_id)
         return taken.status if taken else ""
 
-    broker.states["advice"] = advice_now
+    broker.extensions.states["advice"] = advice_now
     giving_back = Loosening(authority, calls.GIVE_BACK, WireRequest, do_give_back)
     return route(calls.GIVE_BACK, give_back)

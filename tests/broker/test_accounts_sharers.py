@@ -25,7 +25,7 @@ async def sharers(bench: Bench, count: int) -> list[Agent]:
             agent_id=agent.id,
             connection="google",
             id="cac_1",
-            issuer=bench.broker.vault.issuer,
+            issuer=bench.broker.reaching.vault.issuer,
             user="auth0|u",
             user_name="Ursula",
             scopes=("calendar",),

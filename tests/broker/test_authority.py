@@ -194,7 +194,7 @@ PERSON = {"change": "role", "user": "eve", "sub": "auth0|eve", "roles": ["approv
 
 async def test_by_claim_people_are_changed_by_approvers_alone(bench: Bench) -> None:
     """Neither an operator nor nobody makes an approver; who did so is on record."""
-    bench.broker.tenant_kind = "embedded"
+    bench.broker.reaching.kind = "embedded"
     seat = by_claim(bench)
     for role in (None, "operator"):
         if role is not None:
@@ -213,7 +213,7 @@ async def test_by_claim_people_are_changed_by_approvers_alone(bench: Bench) -> N
 async def test_whose_people_they_are_decides(seat: Seat) -> None:
     """Where roles are not claimed the socket is enough; Auth0 keeps its own people."""
     assert (await seat.post("tenant/people", **PERSON)).status_code == 409
-    seat.bench.broker.tenant_kind = "embedded"
+    seat.bench.broker.reaching.kind = "embedded"
     assert (await seat.post("tenant/people", **PERSON)).status_code == 200
     odd = {**PERSON, "change": "renamed"}
     assert (await seat.post("tenant/people", **odd)).status_code == 400
@@ -221,7 +221,7 @@ async def test_whose_people_they_are_decides(seat: Seat) -> None:
 
 async def test_who_is_changed_at_the_tenant_is_signed_out(seat: Seat) -> None:
     """What they may do now is what the tenant says at their next sign-in."""
-    seat.bench.broker.tenant_kind = "embedded"
+    seat.bench.broker.reaching.kind = "embedded"
     await seat.sign_in("approver", name="eve")
     await seat.post("tenant/people", **PERSON)
     assert (await seat.me())["user"] is None
@@ -234,7 +234,7 @@ async def test_no_approval_follows_the_removal_of_its_approver_in_the_chain(
 ) -> None:
     """Nor one of two that were needed: it is refused before the removal is recorded."""
     bench, stepups = seat.bench, seat.bench.broker.stepups
-    bench.broker.tenant_kind = "embedded"
+    bench.broker.reaching.kind = "embedded"
     sub = str(ALICE["sub"])
     _, alone = await hold(bench, "alone")
     _, two = await hold(bench, "two")
@@ -269,7 +269,7 @@ async def test_an_approval_ends_whose_person_is_removed_while_it_is_recorded(
 ) -> None:
     """It counts neither with another person's nor for another request."""
     bench, stepups = seat.bench, seat.bench.broker.stepups
-    bench.broker.tenant_kind = "embedded"
+    bench.broker.reaching.kind = "embedded"
     _, stepup = await hold(bench)
     if repeat is None:
         stepups.put(replace(stepup, need=2))
@@ -409,7 +409,7 @@ async def test_the_end_of_a_session_is_recorded_and_told(
     await seat.sign_in("approver")
     clock.advance(901)
     for _ in range(2):
-        for chore in seat.bench.broker.chores:
+        for chore in seat.bench.broker.extensions.chores:
             await chore()
     (event,) = await seat.bench.events("operator.logout")
     assert event.actor.id == "auth0|victor"

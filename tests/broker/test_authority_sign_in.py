@@ -140,7 +140,7 @@ async def test_a_sign_in_that_breaks_says_so(
 def change(bench: Bench, sessions: Sessions) -> None:
     """Do what becomes known of a changed person."""
     sub = str(ALICE["sub"])
-    bench.broker.changed[sub, "role"] = bench.clock.now()
+    bench.broker.reaching.people.note(sub, "role", bench.clock.now())
     sessions.end_of(sub)
 
 

@@ -88,7 +88,7 @@ async def hooked(bench: Bench, *urls: str, budget: int = 5000, more: str = "") -
         text += 'secret = "signing"\n' if number else ""
     bench.home.limits_file.write_text(text)
     await reload_policy(bench.broker)
-    assert bench.broker.policy_state.problem is None
+    assert bench.broker.deciding.state.problem is None
 
 
 async def ask(bench: Bench, agent: Agent, action: Action = CALENDAR) -> Any:
@@ -104,7 +104,7 @@ async def test_a_call_out_is_asked_an_evaluation_with_the_decision_so_far(
     asked: list[Any] = []
     key = b"0123456789abcdef0123456789abcdef"
     secret = "whsec_" + base64.b64encode(key).decode()
-    bench.broker.callouts.open_secret = lambda *_: Secret(secret)
+    bench.broker.deciding.callouts.open_secret = lambda *_: Secret(secret)
     agent = await bench.agent()
     async with listening(answers('{"decision": true}', asked=asked)) as url:
         await hooked(bench, url, url)
@@ -191,12 +191,12 @@ async def test_an_approved_token_is_given_out_only_if_the_call_out_still_agrees(
         assert isinstance(held, Escalated)
         await approve(bench, held.stepup)
         stepup = bench.broker.stepups.get(held.stepup.id)
-        bench.broker.callouts.aclose()
+        bench.broker.deciding.callouts.aclose()
         said.append(b'{"decision": false}')
         denied = await deliver(bench.broker, agent, stepup)
         assert isinstance(denied, Denied)
         assert denied.reason == "hook_denied"
-        bench.broker.callouts.aclose()
+        bench.broker.deciding.callouts.aclose()
         said.append(b'{"decision": true}')
         both = (deliver(bench.broker, agent, stepup) for _ in range(2))
         kinds = {type(one) for one in await asyncio.gather(*both)}
@@ -271,7 +271,7 @@ async def test_what_is_no_clear_answer_denies(bench: Bench, respond: Respond) ->
         denied = await ask(bench, agent)
     assert isinstance(denied, Denied)
     assert denied.reason == "hook_failed"
-    assert not await bench.broker.limits.all()
+    assert not await bench.broker.deciding.limits.all()
     event = (await bench.events("token.decision"))[-1]
     assert event.detail["hooks"][0]["verdict"] == "failed"
 
@@ -321,7 +321,7 @@ async def test_a_hook_that_is_pointed_elsewhere_is_not_signed_and_denies(
             raise NotForOriginError("the secret is not for it")
         return Secret("whsec_AAAA")
 
-    bench.broker.callouts.open_secret = only
+    bench.broker.deciding.callouts.open_secret = only
     agent = await bench.agent()
     async with (
         listening(answers(TRUE)) as first,
@@ -346,7 +346,7 @@ async def test_call_outs_are_asked_at_once_each_in_its_own_budget(bench: Bench) 
         await there.wait()
         await answers(TRUE)(reader, writer)
 
-    bench.broker.callouts.open_secret = lambda *_: Secret("whsec_AAAA")
+    bench.broker.deciding.callouts.open_secret = lambda *_: Secret("whsec_AAAA")
     async with listening(together) as url:
         await hooked(bench, url, url, url)
         assert isinstance(await ask(bench, agent), Granted)

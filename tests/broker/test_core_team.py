@@ -54,8 +54,8 @@ over = "deny"
 
 def files_of(bench: Bench) -> TeamFiles:
     """Return what compares a home's files with the team's."""
-    assert bench.broker.files is not None
-    return bench.broker.files
+    assert bench.broker.team.files is not None
+    return bench.broker.team.files
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ async def test_a_policy_edited_in_one_home_holds_in_all_and_is_recorded_once(
 ) -> None:
     """Its texts are written into every home's files."""
     a, b, c = brokers
-    home, policy = a.bench.home, a.bench.broker.policy
+    home, policy = a.bench.home, a.bench.broker.deciding.policy
     for one in brokers:
         await files_of(one.bench).look()
     home.policy_file.write_text(policy.texts.effective()["policy"] + "// stricter\n")
@@ -382,18 +382,20 @@ async def test_a_policy_edited_in_one_home_holds_in_all_and_is_recorded_once(
         await files_of(one.bench).look()
         await keep_policy(one.bench.broker)
     await known(brokers)
-    assert len({one.bench.broker.policy.version for one in brokers}) == 1
-    assert c.bench.broker.policy.version != policy.version
+    assert len({one.bench.broker.deciding.policy.version for one in brokers}) == 1
+    assert c.bench.broker.deciding.policy.version != policy.version
     assert b.bench.home.policy_file.read_text().endswith("// stricter\n")
     changes = await b.bench.events("policy.changed")
-    assert [one.detail["after"] for one in changes] == [c.bench.broker.policy.version]
+    assert [one.detail["after"] for one in changes] == [
+        c.bench.broker.deciding.policy.version
+    ]
 
 
 async def test_of_two_edits_the_first_recorded_holds_and_the_other_is_kept_beside(
     brokers: list[Broker],
 ) -> None:
     """As `NAME.local`, of which operators are warned."""
-    text = brokers[0].bench.broker.policy.texts.effective()["policy"]
+    text = brokers[0].bench.broker.deciding.policy.texts.effective()["policy"]
     for one in brokers:
         await files_of(one.bench).look()
     for number, one in enumerate(brokers[:2]):
@@ -418,11 +420,11 @@ async def test_a_policy_applied_at_one_broker_leaves_the_limits_of_another_s(
     a, b = (one.bench for one in brokers[:2])
     await apply_policy(a.broker, {"limits": "# none\n"}, OPERATOR, None, "why")
     await b.ledger.confirm()
-    text = b.broker.policy.texts.effective()["policy"] + "// ours\n"
+    text = b.broker.deciding.policy.texts.effective()["policy"] + "// ours\n"
     await apply_policy(b.broker, {"policy": text}, OPERATOR, None, "why")
     await a.ledger.confirm()
-    assert a.broker.policy.texts == b.broker.policy.texts
-    assert a.broker.policy.texts[::2] == (text, "# none\n")
+    assert a.broker.deciding.policy.texts == b.broker.deciding.policy.texts
+    assert a.broker.deciding.policy.texts[::2] == (text, "# none\n")
 
 
 async def test_a_policy_that_no_event_names_is_in_force_nowhere(
@@ -431,15 +433,15 @@ async def test_a_policy_that_no_event_names_is_in_force_nowhere(
     """Whoever wrote it is no broker: nothing is granted until somebody looked."""
     a, b = brokers[:2]
     agent = await a.agent("one", "read:calendar")
-    before = b.bench.broker.policy.texts
+    before = b.bench.broker.deciding.policy.texts
     text = before.effective()["policy"] + "// ours\n"
     await apply_policy(a.bench.broker, {"policy": text}, OPERATOR, None, "why")
     await known(brokers)
-    assert b.bench.broker.policy.texts.policy == text
+    assert b.bench.broker.deciding.policy.texts.policy == text
     forged = {"version": "1", **before._asdict()}
     await a.bench.ledger.commit(changes=[Meta(POLICY, json.dumps(forged))])
     await b.bench.ledger.confirm()
-    assert b.bench.broker.policy.texts.policy == text
+    assert b.bench.broker.deciding.policy.texts.policy == text
     assert (await b.token(agent, "read:calendar")).status_code == 503
 
 
@@ -449,17 +451,17 @@ async def test_a_home_that_was_not_in_step_starts_with_the_team_s_policy(
     """A milder file in a new home changes nothing for the team, and stays beside."""
     home = Home(short / "d", short / "d")
     home.prepare()
-    text = brokers[0].bench.broker.policy.texts.effective()["policy"]
+    text = brokers[0].bench.broker.deciding.policy.texts.effective()["policy"]
     await apply_policy(
         brokers[0].bench.broker, {"policy": text + "// ours\n"}, OPERATOR, None, "why"
     )
     home.policy_file.write_text("permit (principal, action, resource);")
     late = await Bench.open(home, clock, settings=store.settings)
     try:
-        version = brokers[0].bench.broker.policy.version
-        assert late.broker.policy.version == version
+        version = brokers[0].bench.broker.deciding.policy.version
+        assert late.broker.deciding.policy.version == version
         await files_of(late).look()
-        assert late.broker.policy.version == version
+        assert late.broker.deciding.policy.version == version
         assert home.policy_file.read_text().endswith("// ours\n")
         (aside,) = files_of(late).copies.aside
         assert aside.read_text() == "permit (principal, action, resource);"

@@ -55,7 +55,7 @@ async def test_a_broker_whose_clock_is_off_decides_as_the_others_and_is_told_of(
         assert told == [200, 401]
         for one in (wrong, right):
             await join_team(one.bench.broker, one.bench.ledger.shared)  # type: ignore[arg-type]
-        other, team = wrong.bench.broker.team, right.bench.broker.team
+        other, team = wrong.bench.broker.team.brokers, right.bench.broker.team.brokers
         assert team is not None
         assert other is not None
         await other.join()  # the first time it had not asked the store yet

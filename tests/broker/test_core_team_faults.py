@@ -127,7 +127,7 @@ async def test_what_is_taken_away_without_the_store_says_so(
     assert held is not None
     asked = await cut_off.pay(agent)
     await known(brokers)
-    await core.team._look()  # as its next sign of life does
+    await core.team.brokers._look()  # as its next sign of life does
     if away_now:
         away(relay)
         await cut_off.bench.until(lambda: not core.ledger.writable)
@@ -143,7 +143,7 @@ async def test_what_is_taken_away_without_the_store_says_so(
     if away_now:
         members = said["recorded"], said["kept"], said["others"]
         assert members == (False, "journal", "not_told")
-        assert [one["id"] for one in said["brokers"]] == [there.team.id]
+        assert [one["id"] for one in said["brokers"]] == [there.team.brokers.id]
         assert not said["brokers"][0]["confirmed"]
     else:
         assert (said["recorded"], said["kept"]) == (True, "ledger")
@@ -237,10 +237,12 @@ async def test_a_cut_whose_outcome_was_unknown_is_recorded_once(
     assert (await asked).json()["recorded"] is False
     whole(relay)
     core = cut_off.bench.broker
-    await cut_off.bench.until(lambda: core.ledger.writable and not core.cuts.unfinished)
+    await cut_off.bench.until(
+        lambda: core.ledger.writable and not core.recording.cuts.unfinished
+    )
     await known(brokers)
     (event,) = await other.bench.events("agent.revoked")
-    assert event.detail["broker"] == core.team.id
+    assert event.detail["broker"] == core.team.brokers.id
 
 
 async def stop_meanwhile(broker: Broker, agent: Agent) -> None:

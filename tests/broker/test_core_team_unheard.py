@@ -48,7 +48,7 @@ async def brokers(
     async with brokers_of(short, [clock] * 2, [store.settings] * 2) as made:
         for one in made:
             one.bench.tenant.took = timedelta()
-            one.bench.broker.tenant_kind = "embedded"
+            one.bench.broker.reaching.kind = "embedded"
         yield made
 
 
@@ -108,7 +108,7 @@ async def test_what_another_broker_made_a_moment_ago_is_cut_off(
     )
     assert (reply.status_code, reply.json()["recorded"]) == (200, True)
     agent = await a.agent("fourth", "read:calendar")
-    at, now = a.bench.broker.tenant.issuer, a.bench.clock.now()
+    at, now = a.bench.broker.reaching.tenant.issuer, a.bench.clock.now()
     account = Account(agent.id, "google", "cac_1", at, "u", "n", (), now)
     await a.bench.broker.record(changes=[account])
     reply = await b.operator.post(
@@ -166,7 +166,7 @@ async def test_an_approval_is_refused_after_a_change_of_the_person_elsewhere(
     await deafen(brokers)
     await begin(a, asked)
     await change(b, word)
-    assert not a.bench.broker.changed
+    assert not a.bench.broker.reaching.people._times
     refused = await approve(a, asked)
     assert refused.status is StepUpStatus.PENDING
     assert "alice was changed at the tenant" in str(refused.problem)
@@ -194,7 +194,7 @@ async def test_a_second_approval_does_not_count_with_one_of_who_was_removed_else
     # By a broker that does not know of her approval: here too it ends nothing of that.
     removed = user_changed(OPERATOR, "removed", "alice", str(ALICE["sub"]), ())
     await b.bench.broker.record(removed)
-    assert not a.bench.broker.changed
+    assert not a.bench.broker.reaching.people._times
     await approve(a, asked, BOB)
     await known(brokers)
     for one in brokers:

@@ -177,15 +177,15 @@ async def test_a_cut_the_ledger_did_not_take_survives_a_kill(
     with monkeypatch.context() as patch:
         patch.setattr(Ledger, "commit", latched)
         await getattr(stage, cut)()
-        assert bench.broker.cuts.durability is Kept.JOURNAL
+        assert bench.broker.recording.cuts.durability is Kept.JOURNAL
         assert any("kept in the cut journal" in line for line in warnings(bench.broker))
         second = await killed(bench, clock)
         assert await stage.in_force(second, cut)
-        assert second.broker.cuts.durability is Kept.JOURNAL
+        assert second.broker.recording.cuts.durability is Kept.JOURNAL
     third = await killed(second, clock)
     try:
         assert await stage.in_force(third, cut)
-        assert third.broker.cuts.durability is Kept.LEDGER
+        assert third.broker.recording.cuts.durability is Kept.LEDGER
         (event,) = await third.events(KINDS[cut])
         assert event.actor.name in {"olga", "bot"}
         assert event.detail["took_effect_at"].startswith("2026-11-24T10:00:00")
@@ -261,14 +261,16 @@ async def test_a_cut_whose_record_hangs_is_in_the_journal_before_its_reply(
 
     monkeypatch.setattr(bench.ledger, "commit", slow)
     told: list[int] = []
-    bench.broker.health.listeners.append(lambda: told.append(bench.broker.cuts.waiting))
+    bench.broker.health.listeners.append(
+        lambda: told.append(bench.broker.recording.cuts.waiting)
+    )
     cut = await revoke_agent(bench.broker, stage.agent.id, "runaway", OPERATOR)
     assert told[-1] == 1
     assert (cut.recorded, cut.durability) == (False, Kept.JOURNAL)
     (kept,) = read_journal(bench)
     assert (kept.kind, kept.agent, kept.why) == ("revoke", stage.agent.id, "runaway")
     go_on.set()
-    await bench.until(lambda: bench.broker.cuts.durability is Kept.LEDGER)
+    await bench.until(lambda: bench.broker.recording.cuts.durability is Kept.LEDGER)
     assert told[-1] == 0
     assert read_journal(bench) == ()
     assert len(await bench.events("agent.revoked")) == 1
@@ -285,7 +287,7 @@ async def test_a_healthy_ledger_leaves_the_journal_alone(
     monkeypatch.setattr(CutJournal, "write", never)
     for cut in reversed(KINDS):
         await getattr(stage, cut)()
-    assert stage.bench.broker.cuts.durability is Kept.LEDGER
+    assert stage.bench.broker.recording.cuts.durability is Kept.LEDGER
 
 
 async def test_a_token_spent_while_nothing_is_recorded_stays_spent_over_a_kill(
@@ -448,7 +450,7 @@ async def test_what_was_not_given_back_is_not_given_back_by_a_restart(
             assert again.broker.registry.agent(agent).scopes == ()
         else:
             assert not again.broker.registry.serves(agent)
-        assert again.broker.cuts.durability is Kept.LEDGER
+        assert again.broker.recording.cuts.durability is Kept.LEDGER
 
 
 @pytest.mark.parametrize("noted", [False, True])

@@ -195,7 +195,7 @@ async def test_a_delegation_ended_while_nothing_can_be_written_stays_ended(
     with monkeypatch.context() as patch:
         patch.setattr(bench.ledger, "commit", latched)
         await change_delegates(bench.broker, first.id, second.id, frozenset(), OPERATOR)
-        assert bench.broker.cuts.waiting
+        assert bench.broker.recording.cuts.waiting
     async with bench.restarted() as again:
         registry = again.broker.registry
         assert registry.agent(first.id).delegates == ()

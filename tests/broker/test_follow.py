@@ -25,7 +25,7 @@ from support.stepups import ask, details_of, hold
 from agentvault_tui.broker.accounts import HeldProviderToken
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.core import CallsCut
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.follow import _recording, follow
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
@@ -207,7 +207,7 @@ class Following(RuleBasedStateMachine):
         """What the follower knows is what a start would."""
         self.run(self.pair.catch_up())
         other = self.pair.other
-        known = memory(other.registry, other.limits, other.meta)
+        known = memory(other.registry, other.deciding.limits, other.recording.meta)
         anew = memory(*self.run(self.pair.loaded()))
         for name, value in known.items():
             assert value == anew[name], name
@@ -247,7 +247,7 @@ async def test_a_revocation_elsewhere_cuts_calls_and_voids_decisions_here(
 ) -> None:
     """In the turn in which it is followed, whatever was being decided."""
     plane = Plane()
-    pair.other.gateway = plane  # type: ignore[assignment]
+    pair.other.extensions.gateway = plane  # type: ignore[assignment]
     agent = await pair.bench.agent("payer")
     await pair.catch_up()
     before = pair.other.registry.epoch(agent.id)
@@ -261,7 +261,7 @@ async def test_a_revocation_elsewhere_cuts_calls_and_voids_decisions_here(
 async def test_a_scope_taken_elsewhere_cuts_the_calls_under_it(pair: Pair) -> None:
     """Also where no token carries it: the agent's row alone says so."""
     plane = Plane()
-    pair.other.gateway = plane  # type: ignore[assignment]
+    pair.other.extensions.gateway = plane  # type: ignore[assignment]
     agent = await pair.bench.agent("payer")
     await pair.catch_up()
     before = pair.other.registry.epoch(agent.id)
@@ -333,11 +333,13 @@ async def test_who_waits_here_is_woken_by_a_decision_elsewhere(pair: Pair) -> No
 
 async def test_a_policy_applied_elsewhere_is_in_force_here(pair: Pair) -> None:
     """It decides at once, and nothing of it is recorded a second time."""
-    text = pair.bench.broker.policy.texts.effective()["policy"]
+    text = pair.bench.broker.deciding.policy.texts.effective()["policy"]
     changed = {"policy": text + "\n// stricter\n"}
     await apply_policy(pair.bench.broker, changed, OPERATOR, None, "why")
     await pair.catch_up()
-    assert pair.other.policy.version == pair.bench.broker.policy.version
+    assert (
+        pair.other.deciding.policy.version == pair.bench.broker.deciding.policy.version
+    )
     await reload_policy(pair.other)
     await keep_policy(pair.other)
     assert len(await pair.bench.events("policy.changed")) == 1
@@ -367,7 +369,7 @@ async def test_only_what_consoles_show_in_their_head_is_told_to_them(
 async def test_a_call_that_ended_elsewhere_is_over_here(pair: Pair) -> None:
     """Its result is recorded, so that no broker records another for it."""
     plane = Plane()
-    pair.other.gateway = plane  # type: ignore[assignment]
+    pair.other.extensions.gateway = plane  # type: ignore[assignment]
     await pair.bench.agent("caller")
     (event,) = await pair.bench.events("agent.registered")
     ended = event._replace(type=EventType.GATEWAY_RESULT, detail={"call_id": "call_1"})
@@ -420,7 +422,7 @@ async def test_a_token_ended_elsewhere_is_not_ended_again_here(pair: Pair) -> No
         await request_token(pair.bench.broker, agent, action("read:calendar"), **asked)
     await pair.catch_up()
     first, second = pair.other.registry.tokens_of(agent.id)
-    outdated = pair.other.policy_state.outdated
+    outdated = pair.other.deciding.state.outdated
     outdated += [first, second]
     await follow(pair.other, [], [DropToken(first.id)])
     assert outdated == [second]
@@ -462,7 +464,7 @@ async def test_a_provider_token_that_a_cut_overtook_serves_to_revoke_it(
 ) -> None:
     """It was on its way to the agent: the provider is told of the grant it is of."""
     kept = list[HeldProviderToken]()
-    monkeypatch.setattr(pair.other.outbox, "keep_undelivered", kept.append)
+    monkeypatch.setattr(pair.other.reaching.outbox, "keep_undelivered", kept.append)
     agent = await pair.bench.agent("crm")
     await pair.catch_up()
     clock = pair.bench.clock
@@ -482,7 +484,7 @@ async def test_a_person_who_was_changed_elsewhere_is_signed_out_here(
     pair: Pair,
 ) -> None:
     """Whoever recorded it, also a command in a home without a broker."""
-    tenant, sessions = pair.other.tenant, Sessions(pair.other)
+    tenant, sessions = pair.other.reaching.tenant, Sessions(pair.other)
     assert isinstance(tenant, ScriptedTenant)
     await sessions.login(OPERATOR)
     tenant.approve()

@@ -208,7 +208,7 @@ async def test_a_jump_of_the_clock_is_remembered_for_the_next_boot(
     async def look() -> None:
         looked.set()
 
-    bench.broker.chores.append(look)
+    bench.broker.extensions.chores.append(look)
     task = asyncio.create_task(upkeep(bench.broker))
     await looked.wait()
     clock.advance(500)

@@ -61,8 +61,8 @@ async def test_a_tenant_that_takes_its_time_delays_nothing(
         '@id("none") @why("no") forbid (principal, action, resource);'
     )
     bench.clock.advance(301)
-    before, registry = bench.broker.policy.version, bench.broker.registry
-    await bench.until(lambda: bench.broker.policy.version != before)
+    before, registry = bench.broker.deciding.policy.version, bench.broker.registry
+    await bench.until(lambda: bench.broker.deciding.policy.version != before)
     assert registry.stepups.get(waiting.id).status is StepUpStatus.EXPIRED
     looking.cancel()
 

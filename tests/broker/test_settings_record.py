@@ -17,6 +17,7 @@ from agentvault_tui.broker import settings_record as record_module
 from agentvault_tui.broker.follow import join_team
 from agentvault_tui.broker.settings_record import HARMLESS, KIND_OF, settings_record
 from agentvault_tui.broker.status import status_info
+from agentvault_tui.broker.team import Team
 from agentvault_tui.console_settings import ConsoleSettings
 from agentvault_tui.home import Home
 from agentvault_tui.ledger.bindings import is_deciding
@@ -77,9 +78,9 @@ def test_an_edit_that_grants_is_a_loosening_by_file(bench: Bench, name: str) -> 
 def test_what_an_earlier_version_did_not_record_had_its_default(bench: Bench) -> None:
     """After an upgrade, a setting that is not the default is recorded once."""
     broker = bench.broker
-    broker.meta["settings_recorded"] = "{}"
+    broker.recording.meta["settings_recorded"] = "{}"
     assert settings_record(broker)[0] == []
-    broker.meta["settings_recorded"] = "{}"
+    broker.recording.meta["settings_recorded"] = "{}"
     tokens = TokenSettings(standard_ttl=86_400)
     broker.settings = replace(broker.settings, tokens=tokens)
     (draft,), _ = settings_record(broker)
@@ -111,7 +112,7 @@ LAX = ChangeSettings(socket="uid")
 def named(bench: Bench, broker_id: str, changes: ChangeSettings) -> Any:
     """Record the start of a broker with that id; return the loosened settings."""
     broker: Any = bench.broker
-    broker.team = SimpleNamespace(id=broker_id)
+    broker.team.brokers = SimpleNamespace(id=broker_id)
     broker.settings = replace(broker.settings, changes=changes)
     return [
         name
@@ -166,8 +167,8 @@ async def test_brokers_whose_settings_differ_are_named(
             await joined(one)
         for one in (a, b):
             await one.bench.ledger.confirm()
-            assert one.bench.broker.team is not None
-            await one.bench.broker.team.join()  # its next heartbeat
+            assert isinstance(one.bench.broker.team.brokers, Team)
+            await one.bench.broker.team.brokers.join()  # its next heartbeat
         (event,) = await b.bench.events("change.applied")
         texts = {f"config.toml ({one})" for one in ("changes.rules", "changes.socket")}
         assert event.detail["loosened"]["texts"].keys() == {
@@ -176,8 +177,8 @@ async def test_brokers_whose_settings_differ_are_named(
         }
         differs = "its config.toml differs from here: changes.rules, changes.socket"
         for one, other in ((a, b), (b, a)):
-            assert other.bench.broker.team is not None
-            assert f"{other.bench.broker.team.id} on " in one.warnings
+            assert isinstance(other.bench.broker.team.brokers, Team)
+            assert f"{other.bench.broker.team.brokers.id} on " in one.warnings
             assert one.warnings.count(differs) == 1
             team: Any = status_info(one.bench.broker).team
             assert sum(each.in_step for each in team.brokers) == 1

@@ -95,12 +95,12 @@ async def test_before_its_tenant_has_an_approver_the_uid_is_enough(
 
     What was not known is not recorded as known.
     """
-    broker, given = office.broker, office.broker.access.given
+    broker, given = office.broker, office.broker.reaching.access.given
     broker.settings = replace(broker.settings, changes=ChangeSettings(socket="factor"))
     assert not await asks_factor(broker)
-    broker.access.given = None
+    broker.reaching.access.given = None
     assert await asks_factor(broker)
-    broker.access.given = given
+    broker.reaching.access.given = given
     assert not await asks_factor(broker)
     office.tenant.users.add("alice@acme.test", approver=True)
     assert await asks_factor(broker)

@@ -98,10 +98,11 @@ class KnownLedger:
         self.distrusted = why
 
 
-def team_of(leases: Any) -> Team:
+def team_of(leases: Any, **listeners: Any) -> Team:
     ledger: Any = KnownLedger()
     keys = lambda: ("", "")  # noqa: E731
-    return Team(ledger, leases, leases.clock, lambda: "p1", tenant="", key=keys)
+    given = (ledger, leases, leases.clock, lambda: "p1")
+    return Team(*given, tenant="", key=keys, **listeners)
 
 
 async def test_a_lease_lasts_from_when_it_was_asked_for(clock: ManualClock) -> None:
@@ -142,13 +143,11 @@ async def test_a_broker_whose_id_another_process_has_does_nothing(
 ) -> None:
     """It carries no call and no work from then on, whatever its leases say."""
     leases = Leases(clock)
-    team = team_of(leases)
     told = list[str]()
-    team.on_lease_over = lambda: told.append("lease")
-    team.on_replaced = lambda: told.append("replaced")
+    team = team_of(leases, end_calls=lambda: told.append("lease"))
     await team.join()
     leases.held["brk_a"] = "another process", b"", clock.boot()
-    await team.run()
+    await team.run(lambda: told.append("replaced"))
     assert told == ["lease", "replaced"]
     assert (team.lease_over(), team.works()) == (True, False)
 

@@ -176,7 +176,7 @@ async def test_policy_files_edited_while_a_broker_is_down_count_as_others_do(
 
     def in_force(one: Member) -> str | None:
         broker = one.bench.broker
-        return dict(zip(FILES, broker.policy.texts, strict=True))[file]
+        return dict(zip(FILES, broker.deciding.policy.texts, strict=True))[file]
 
     a.path(file).write_text(first)
     await a.look()
@@ -209,18 +209,18 @@ async def test_a_policy_file_edited_at_night_that_is_broken_is_in_force_nowhere(
     a.path("policy.cedar").write_text(f"{shipped_policy()}// one\n")
     await a.look()
     async with member(homes[2], clock, store) as c:
-        before = c.bench.broker.policy.version
+        before = c.bench.broker.deciding.policy.version
     c.path("policy.cedar").write_text("permit (")
     async with member(homes[2], clock, store) as c:
-        assert c.bench.broker.policy.version == before
-        assert c.bench.broker.policy_state.problem is not None
+        assert c.bench.broker.deciding.policy.version == before
+        assert c.bench.broker.deciding.state.problem is not None
         assert "The policy on disk cannot be put in force" in c.warnings
         await seen(a, c)
         assert c.says("policy.cedar") == "permit ("
-        assert a.bench.broker.policy.version == before
+        assert a.bench.broker.deciding.policy.version == before
         c.path("policy.cedar").write_text(f"{shipped_policy()}// mended\n")
         await c.look()
-        assert c.bench.broker.policy_state.problem is None
+        assert c.bench.broker.deciding.state.problem is None
         await seen(a)
     assert a.says("policy.cedar") == f"{shipped_policy()}// mended\n"
     assert len(await a.bench.events("policy.changed")) == 2
@@ -278,25 +278,25 @@ async def test_own_scopes_are_the_teams(a: Member, b: Member) -> None:
     await a.look()
     await seen(a, b)
     for one in (a, b):
-        assert "read:boats" in one.bench.broker.policy.catalogue
+        assert "read:boats" in one.bench.broker.deciding.policy.catalogue
         assert one.says(file) == BOATS
     b.path(file).unlink()
     await b.look()
     await seen(b, a)
     for one in (a, b):
-        assert "read:boats" not in one.bench.broker.policy.catalogue
+        assert "read:boats" not in one.bench.broker.deciding.policy.catalogue
         assert one.says(file) is None
 
 
 async def test_broken_own_scopes_are_in_no_home_but_one(a: Member, b: Member) -> None:
     """The home that has them says so; the team decides as before."""
-    version = a.bench.broker.policy.version
+    version = a.bench.broker.deciding.policy.version
     a.path("scopes.d/boats.toml").write_text(BOATS.replace("low", "lowest"))
     await a.look()
     await seen(a, b)
     for one in (a, b):
-        assert one.bench.broker.policy.version == version
-    assert "boats.toml line 1" in str(a.bench.broker.policy_state.problem)
+        assert one.bench.broker.deciding.policy.version == version
+    assert "boats.toml line 1" in str(a.bench.broker.deciding.state.problem)
     assert b.says("scopes.d/boats.toml") is None
 
 

@@ -65,7 +65,9 @@ def user(name: str, token: str) -> VaultUser:
 
 def clients(home: Home, one: Member, *, shared: bool = True) -> ClientSecretsFile:
     """Return the file of clients, as another process uses it."""
-    return ClientSecretsFile(home, one.bench.broker.vault.issuer, shared=shared)
+    return ClientSecretsFile(
+        home, one.bench.broker.reaching.vault.issuer, shared=shared
+    )
 
 
 def stored(store: Database) -> bytes:
@@ -115,7 +117,7 @@ async def test_a_sealed_file_that_is_gone_is_written_as_a_whole(
     a: Member, b: Member
 ) -> None:
     """With the member that came: the others were not removed by anybody."""
-    users = [one.bench.broker.vault.users for one in (a, b)]
+    users = [one.bench.broker.reaching.vault.users for one in (a, b)]
     users[0].keep(ANN, user("ann", "refresh-ann"))
     await seen(a, b)
     b.home.vault_users.unlink()
@@ -129,7 +131,7 @@ async def test_vault_users_and_clients_are_in_step(
     a: Member, b: Member, store: Database
 ) -> None:
     """Members that two homes change at once are merged; one that goes, goes for all."""
-    users = [one.bench.broker.vault.users for one in (a, b)]
+    users = [one.bench.broker.reaching.vault.users for one in (a, b)]
     users[0].keep(ANN, user("ann", "refresh-ann"))
     users[1].keep(BOB, user("bob", "refresh-bob"))
     clients(a.home, a).keep("agents/agt_ann", "cl_ann", Secret("secret-ann"))
@@ -142,7 +144,7 @@ async def test_vault_users_and_clients_are_in_step(
             found = kept.of(agent_id)
             assert found is not None
             assert found.refresh_token.reveal() == f"refresh-{name}"
-            credential = one.bench.broker.vault.credential(agent_id)
+            credential = one.bench.broker.reaching.vault.credential(agent_id)
             assert credential.secret.reveal() == f"secret-{name}"
         assert clients(one.home, a).client_id("console") == "cl_console"
     for hidden in (b"refresh-ann", b"refresh-bob", b"secret-ann", b"secret-bob"):
@@ -163,7 +165,7 @@ async def test_what_is_not_sealed_with_the_team_s_key_stays_in_its_home(
     secrets = Secrets(alone, clock)
     secrets.set("api", VALUE, OPERATOR, [str(HERE)]).write()
     async with member(alone, clock, store) as c:
-        issuer = c.bench.broker.vault.issuer
+        issuer = c.bench.broker.reaching.vault.issuer
         VaultUsers(alone, issuer).keep(ANN, user("ann", "refresh-ann"))
         clients(alone, c, shared=False).keep("agents/agt_ann", "cl", Secret("plain"))
         await c.look()
@@ -171,7 +173,7 @@ async def test_what_is_not_sealed_with_the_team_s_key_stays_in_its_home(
         assert b"plain" not in stored(store)
         for name in ("secrets.json", "vault-users.json", "keys/auth0-"):
             assert f"{name}" in c.warnings
-        key = c.bench.broker.team_key
+        key = c.bench.broker.team.key
         assert key is not None
         await key.make(OPERATOR, lost=False)
         await c.look()
@@ -180,10 +182,12 @@ async def test_what_is_not_sealed_with_the_team_s_key_stays_in_its_home(
         put_private(homes[1].team_key, alone.team_key.read_bytes(), replace=True)
         async with member(homes[1], clock, store) as b:
             assert await get(b, "api") == VALUE
-            found = b.bench.broker.vault.users.of(ANN)
+            found = b.bench.broker.reaching.vault.users.of(ANN)
             assert found is not None
             assert found.refresh_token.reveal() == "refresh-ann"
-            assert b.bench.broker.vault.credential(ANN).secret.reveal() == "plain"
+            assert (
+                b.bench.broker.reaching.vault.credential(ANN).secret.reveal() == "plain"
+            )
 
 
 def rows_of(store: Database) -> list[str]:

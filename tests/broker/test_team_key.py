@@ -19,6 +19,7 @@ from support.team_brokers import Broker, brokers_of, known
 from agentvault_tui.broker import team_key
 from agentvault_tui.broker.follow import join_team
 from agentvault_tui.broker.riders import Rider, ride
+from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.team_key import TEAM_KEY, KeyRecord, TeamKey
 from agentvault_tui.broker.tenant_process import team_client_id
 from agentvault_tui.broker.vault_access import VaultUser, VaultUsers, VaultUsersSeal
@@ -43,20 +44,20 @@ async def brokers(
     """Two brokers of the team, each with a home and a gateway of its own."""
     async with brokers_of(short, [clock] * 2, [store.settings] * 2) as made:
         for one in made:
-            one.bench.broker.gateway = Gateway(one.bench.broker)
+            one.bench.broker.extensions.gateway = Gateway(one.bench.broker)
             assert one.bench.ledger.shared is not None
             await join_team(one.bench.broker, one.bench.ledger.shared)
         yield made
 
 
 def key_of(one: Broker) -> TeamKey:
-    found = one.bench.broker.team_key
+    found = one.bench.broker.team.key
     assert found is not None
     return found
 
 
 def gateway_of(one: Broker) -> Gateway:
-    found = one.bench.broker.gateway
+    found = one.bench.broker.extensions.gateway
     assert isinstance(found, Gateway)
     return found
 
@@ -67,8 +68,8 @@ async def look(*brokers: Broker) -> None:
     for _ in range(2):
         for one in brokers:
             await key_of(one).look()
-            assert one.bench.broker.team is not None
-            await one.bench.broker.team.join()
+            assert isinstance(one.bench.broker.team.brokers, Team)
+            await one.bench.broker.team.brokers.join()
 
 
 def bring(one: Broker, other: Broker) -> None:
@@ -78,7 +79,7 @@ def bring(one: Broker, other: Broker) -> None:
 
 
 def reasons(one: Broker) -> dict[str, str | None]:
-    team = one.bench.broker.team
+    team = one.bench.broker.team.brokers
     assert team is not None
     return {member.id: why for member, why in team.standing()}
 
@@ -158,13 +159,13 @@ async def seal_something(brokers: list[Broker]) -> None:
             one.bench.broker.record,
         )
         user = VaultUser("auth0|ann", "Ann", Secret("refresh"))
-        one.bench.broker.vault.users.keep(ANN, user)
+        one.bench.broker.reaching.vault.users.keep(ANN, user)
 
 
 def opens(brokers: list[Broker]) -> None:
     for one in brokers:
         assert gateway_of(one).secrets.open("api", [HERE]).reveal() == VALUE
-        kept = one.bench.broker.vault.users.of(ANN)
+        kept = one.bench.broker.reaching.vault.users.of(ANN)
         assert kept is not None
         assert kept.refresh_token.reveal() == "refresh"
 
@@ -339,7 +340,7 @@ async def test_a_broker_killed_while_it_seals_anew_goes_on_from_there(
         with pytest.raises(KilledError):
             await look(a, b)
     opens([a])
-    again = a.bench.broker.team_key = TeamKey(
+    again = a.bench.broker.team.key = TeamKey(
         a.bench.home, a.bench.ledger, OPERATOR, key_of(a).publish
     )
     again.team, again.seals_anew = works.team, rooms
@@ -436,7 +437,7 @@ async def test_what_a_home_sealed_for_itself_is_sealed_anew_when_it_joins(
     home, clock = a.bench.home, a.bench.clock
     alone = type(gateway_of(a).secrets)(home, clock)
     alone.set("api", VALUE, OPERATOR, [str(HERE)]).write()
-    issuer = a.bench.broker.vault.issuer
+    issuer = a.bench.broker.reaching.vault.issuer
     VaultUsers(home, issuer).keep(ANN, VaultUser("auth0|ann", "Ann", Secret("refresh")))
     assert gateway_of(a).secrets.open("api", [HERE]).reveal() == VALUE
     await key_of(a).make(OPERATOR, lost=False)
@@ -456,7 +457,10 @@ async def test_without_the_key_nothing_is_sealed_with_another(
 ) -> None:
     """A home of a team that has not its key seals nothing, and says what to do."""
     _, b = brokers
-    users, user = b.bench.broker.vault.users, VaultUser("sub", "Ann", Secret("refresh"))
+    users, user = (
+        b.bench.broker.reaching.vault.users,
+        VaultUser("sub", "Ann", Secret("refresh")),
+    )
     for use in (
         lambda: gateway_of(b).secrets.set("api", VALUE, OPERATOR, [str(HERE)]),
         lambda: users.keep(ANN, user),

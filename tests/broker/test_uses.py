@@ -128,21 +128,21 @@ async def test_uses_of_a_read_are_counted_and_told_once_a_minute(
     for _ in range(300):
         assert await active(bench, api, token)
     assert await active(bench, other, token)
-    await bench.broker.uses.record()
+    await bench.broker.recording.uses.record()
     assert sorted(count for _, count in await told(bench)) == [1, 300]
     assert await active(bench, api, token)
     clock.advance(59)
-    await bench.broker.uses.record()
+    await bench.broker.recording.uses.record()
     assert len(await told(bench)) == 2
     clock.advance(1)
-    await bench.broker.uses.record()
+    await bench.broker.recording.uses.record()
     event, count = (await told(bench))[-1]
     assert (count, event.actor.id, event.agent_id) == (1, api.id, agent.id)
     assert event.detail["token_id"] == bench.broker.registry.tokens_of(agent.id)[0].id
     clock.advance(60)
-    await bench.broker.uses.record()
+    await bench.broker.recording.uses.record()
     assert len(await told(bench)) == 3
-    assert not bench.broker.uses._reported
+    assert not bench.broker.recording.uses._reported
 
 
 async def test_uses_not_told_yet_are_told_at_the_end_and_survive_an_outage(
@@ -151,14 +151,14 @@ async def test_uses_not_told_yet_are_told_at_the_end_and_survive_an_outage(
     """A stop records what is left; what could not be written is kept."""
     token, api = await granted(bench, agent, READ), await server(bench)
     await active(bench, api, token)
-    await bench.broker.uses.record()
+    await bench.broker.recording.uses.record()
     await active(bench, api, token)
     await active(bench, api, token)
     with monkeypatch.context() as patch:
         patch.setattr(bench.ledger, "commit", latched)
         with pytest.raises(LedgerUnwritableError):
-            await bench.broker.uses.record(ending=True)
-    await bench.broker.uses.record(ending=True)
+            await bench.broker.recording.uses.record(ending=True)
+    await bench.broker.recording.uses.record(ending=True)
     assert [count for _, count in await told(bench)] == [1, 2]
 
 
@@ -279,7 +279,7 @@ async def test_a_change_of_what_a_server_serves_is_checked(
         with pytest.raises(LedgerUnwritableError):
             await change_served(bench.broker, api.id, ["send:email"], [], OPERATOR)
     assert bench.broker.registry.agent(api.id).serves == ()
-    await bench.broker.cuts.record_missed()
+    await bench.broker.recording.cuts.record_missed()
     gate = Gate(bench, monkeypatch, EventType.AGENT_SCOPES_CHANGED)
     changing = asyncio.create_task(
         change_served(bench.broker, api.id, ["send:email"], [], OPERATOR)
@@ -300,10 +300,10 @@ async def test_uses_are_recorded_before_the_token_is_handed_back(
     """What was counted and not recorded yet stands before the end, and once."""
     token, api = await granted(bench, agent, READ), await server(bench)
     assert await active(bench, api, token)
-    await bench.broker.uses.record()
+    await bench.broker.recording.uses.record()
     assert [await active(bench, api, token) for _ in range(2)] == [True, True]
     await revoke_token(bench.broker, agent, token)
-    await bench.broker.uses.record(ending=True)
+    await bench.broker.recording.uses.record(ending=True)
     kinds = [event.type for event in await bench.events()][-3:]
     assert kinds == ["token.used", "token.used", "token.revoked"]
     assert [count for _, count in await told(bench)] == [1, 2]
@@ -317,7 +317,7 @@ async def test_every_event_of_a_token_names_its_decision(
     token, api = await granted(bench, agent, action), await server(bench)
     if action is READ:
         assert await active(bench, api, token)
-    await bench.broker.uses.record()
+    await bench.broker.recording.uses.record()
     async with bench.restarted() as again:
         if action is READ:
             assert await active(again, api, token)

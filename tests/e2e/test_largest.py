@@ -47,10 +47,10 @@ def tenant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TenantThread]:
 async def live(tmp_path: Path, tenant: TenantThread) -> AsyncIterator[Live]:
     clock = ManualClock(START)
     bench = await Bench.open(Home.locate(tmp_path / "home"), clock)
-    bench.broker.tenant = TenantClient(tenant.issuer, tenant.client_id, clock)
+    bench.broker.reaching.tenant = TenantClient(tenant.issuer, tenant.client_id, clock)
     async with live_broker(bench) as live:
         yield live
-    await bench.broker.tenant.aclose()
+    await bench.broker.reaching.tenant.aclose()
     await bench.close()
 
 

@@ -174,7 +174,7 @@ async def test_a_narrowed_token_opens_nothing_that_policy_merely_allows(
     text += f"{mine}\nwhen {{ {small} }};\n"
     stand.bench.home.policy_file.write_text(text)
     await reload_policy(stand.bench.broker)
-    assert not stand.bench.broker.policy_state.problem
+    assert not stand.bench.broker.deciding.state.problem
     narrowed = await stand.token(agent, "read:calendar")
     whole = await stand.token(agent, "read:calendar write:calendar")
     unscoped = await issue_unscoped(stand.bench.broker, agent, None, None)

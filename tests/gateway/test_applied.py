@@ -31,7 +31,7 @@ async def operator(_: bool) -> Actor:
 
 
 async def gateway(bench: Bench) -> Gateway:
-    made = bench.broker.gateway = Gateway(bench.broker)
+    made = bench.broker.extensions.gateway = Gateway(bench.broker)
     await made.start()
     return made
 

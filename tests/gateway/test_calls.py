@@ -180,7 +180,7 @@ async def test_a_token_for_a_service_is_good_there_alone(stand: Stand) -> None:
     await stand.secret()
     await stand.service(BEARER + ROUTES)
     await stand.service(BEARER + ROUTES, name="other")
-    stand.bench.broker.issuer = stand.url
+    stand.bench.broker.admitting.url = stand.url
     agent = await stand.agent("read:calendar")
     granted = await issue_for(
         stand.bench.broker, agent, (), f"{stand.url}/gw/api", OPERATOR

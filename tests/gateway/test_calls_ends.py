@@ -91,7 +91,8 @@ async def test_a_broker_that_may_not_know_who_is_revoked_lets_nothing_out(
     stand: Stand, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of a team whose store does not answer says so, and makes no attempt."""
-    monkeypatch.setattr(stand.bench.broker, "lease_over", lambda: True)
+    brokers = stand.bench.broker.team.brokers
+    monkeypatch.setattr(brokers, "lease_over", lambda: True)
     reply = await read(stand, token)
     assert (reply.status_code, reply.json()["error"]) == (
         503,

@@ -143,11 +143,11 @@ async def test_asking_again_for_a_held_call_uses_up_no_limit(
     for _ in range(3):
         again = await upload("2", **{"agentvault-request": one})
         assert again.json()["auth_req_id"] == one
-    assert bench.broker.limits._held == {}
+    assert bench.broker.deciding.limits._held == {}
     await stand.approve(one)
     assert (await upload("2", **{"agentvault-request": one})).status_code == 200
-    assert bench.broker.limits._held == {}
-    assert sum(one.used for one in await bench.broker.limits.all()) == 1
+    assert bench.broker.deciding.limits._held == {}
+    assert sum(one.used for one in await bench.broker.deciding.limits.all()) == 1
 
 
 async def test_a_token_without_a_scope_opens_what_asks_a_person(stand: Stand) -> None:

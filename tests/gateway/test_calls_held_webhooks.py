@@ -21,7 +21,7 @@ async def webhook(stand: Stand) -> AsyncIterator[Upstream]:
     text += 'scopes = ["payments"]\nbudget_ms = 5000\n'
     stand.bench.home.limits_file.write_text(text)
     await reload_policy(stand.bench.broker)
-    assert stand.bench.broker.policy_state.problem is None
+    assert stand.bench.broker.deciding.state.problem is None
     yield server
     await server.stop()
 

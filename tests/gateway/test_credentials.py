@@ -312,7 +312,7 @@ async def test_a_connected_account_gives_its_own_agents_calls_a_token(
         agent.id,
         "google-oauth2",
         "cac_1",
-        broker.vault.issuer,
+        broker.reaching.vault.issuer,
         "auth0|alice",
         "alice",
         ("calendar",),
@@ -355,7 +355,13 @@ async def test_a_provider_token_that_a_revocation_overtook_is_revoked_there(
     """Nobody has it: it is not kept, and serves to end what others have."""
     broker, kept = stand.bench.broker, list[HeldProviderToken]()
     account = Account(
-        *(agent.id, "google-oauth2", "cac_1", broker.vault.issuer, "auth0|alice"),
+        *(
+            agent.id,
+            "google-oauth2",
+            "cac_1",
+            broker.reaching.vault.issuer,
+            "auth0|alice",
+        ),
         *("alice", ("calendar",), broker.clock.now()),
     )
     broker.registry.accounts.put(account)
@@ -364,8 +370,8 @@ async def test_a_provider_token_that_a_revocation_overtook_is_revoked_there(
         await revoke_agent(broker, agent.id, "", OPERATOR)
         return ProviderToken(Secret("ya29.late"), ("calendar",), 3600)
 
-    monkeypatch.setattr(broker.vault, "exchange", exchange)
-    monkeypatch.setattr(broker.outbox, "keep_undelivered", kept.append)
+    monkeypatch.setattr(broker.reaching.vault, "exchange", exchange)
+    monkeypatch.setattr(broker.reaching.outbox, "keep_undelivered", kept.append)
     listed(stand, f"http://127.0.0.1:{stand.upstream.port}")
     await stand.service(credential(kind="connection", connection="google-oauth2"))
     assert (await call(stand, agent)).status_code == 401

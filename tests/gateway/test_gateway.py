@@ -30,7 +30,7 @@ def write(bench: Bench, text: str) -> Path:
 
 
 async def gateway_of(bench: Bench) -> Gateway:
-    gateway = bench.broker.gateway = Gateway(bench.broker)
+    gateway = bench.broker.extensions.gateway = Gateway(bench.broker)
     await gateway.start()
     return gateway
 
@@ -48,7 +48,7 @@ async def test_changed_files_are_in_force_and_recorded(bench: Bench) -> None:
     await gateway.look()
     path.unlink()
     await gateway_of(bench)
-    assert list(bench.broker.gateway.services) == []  # type: ignore[union-attr]
+    assert list(bench.broker.extensions.gateway.services) == []  # type: ignore[union-attr]
     await gateway_of(bench)
     file = "services/api.toml"
     assert await changes(bench) == [

@@ -91,15 +91,15 @@ async def write_file(bench: Bench, name: str, text: str) -> None:
     """Put a file of the home in force."""
     file = bench.home.config / name
     file.write_text(text)
-    assert isinstance(bench.broker.gateway, Gateway)
-    await bench.broker.gateway.look()
-    assert not bench.broker.gateway.warnings
+    assert isinstance(bench.broker.extensions.gateway, Gateway)
+    await bench.broker.extensions.gateway.look()
+    assert not bench.broker.extensions.gateway.warnings
 
 
 async def held_body(bench: Bench, stepup: StepUp) -> bytes:
     """Return what its person decides about; kept once the step-up is recorded."""
-    assert isinstance(bench.broker.gateway, Gateway)
-    calls = bench.broker.gateway.calls
+    assert isinstance(bench.broker.extensions.gateway, Gateway)
+    calls = bench.broker.extensions.gateway.calls
     await bench.until(lambda: calls.bodies.of(stepup.id) is not None)
     return calls.bodies.of(stepup.id) or b""
 
@@ -339,10 +339,10 @@ async def test_a_url_of_another_broker_is_not_the_gateways(
 ) -> None:
     """Cursor tells the URL: one elsewhere that ends alike is not judged as ours."""
     await write_file(bench, "mcp/files.toml", FILES_SERVER)
-    bench.broker.issuer = "http://127.0.0.1:7717"
+    bench.broker.admitting.url = "http://127.0.0.1:7717"
     call = {"hook_event_name": "beforeMCPExecution", **mcp_call("read")}
     for base, permission in (
-        (bench.broker.issuer, "allow"),
+        (bench.broker.admitting.url, "allow"),
         ("https://elsewhere.test", "deny"),
     ):
         url = f"{base}/mcp/files"
@@ -443,7 +443,9 @@ async def test_the_strictest_answer_of_a_lines_paths_counts(
     bench: Bench, agent: Agent, project: Path
 ) -> None:
     """In any position on the line; the row names that path."""
-    bench.broker.policy = Policy(FORBIDDEN, bench.broker.policy.catalogue)
+    bench.broker.deciding.policy = Policy(
+        FORBIDDEN, bench.broker.deciding.policy.catalogue
+    )
     for command in ("cat a secret b", "cat a; cat secret", "ls && cat ./secret"):
         told = await asked(bench, shell(project, command))
         assert told["permissionDecision"] == "deny"
@@ -473,11 +475,11 @@ async def test_a_line_counts_for_each_of_its_paths(
     bench: Bench, agent: Agent, project: Path
 ) -> None:
     """A limit by resource counts every path; any other counts the line once."""
-    catalogue = bench.broker.policy.catalogue
+    catalogue = bench.broker.deciding.policy.catalogue
     limits = LimitSet.parse(LIMITED, "limits.toml", catalogue)
-    text = bench.broker.policy.text
-    bench.broker.policy = Policy(text, catalogue, limits=limits)
-    bench.broker.limits.define(limits)
+    text = bench.broker.deciding.policy.text
+    bench.broker.deciding.policy = Policy(text, catalogue, limits=limits)
+    bench.broker.deciding.limits.define(limits)
     assert await asked(bench, shell(project, "cat a b c")) == {}
     assert await asked(bench, shell(project, "cat c b d")) == {}
     for command in ("cat b", "cat e c"):
@@ -487,12 +489,12 @@ async def test_a_line_counts_for_each_of_its_paths(
     assert await asked(bench, shell(project, "cat e")) == {}
     told = await asked(bench, shell(project, "cat f"))
     assert "limit all" in told["permissionDecisionReason"]
-    found = await bench.broker.limits.all()
+    found = await bench.broker.deciding.limits.all()
     used = {(one.limit.id, one.key): one.used for one in found}
     assert sum(used.values()) == 8 + 4
     async with bench.restarted() as again:  # and it is in the record
-        again.broker.limits.define(limits)
-        kept = await again.broker.limits.all()
+        again.broker.deciding.limits.define(limits)
+        kept = await again.broker.deciding.limits.all()
         assert {(one.limit.id, one.key): one.used for one in kept} == used
 
 

@@ -171,7 +171,9 @@ async def test_a_read_of_a_folder_obeys_rules_about_what_is_below(
     (project / "secrets").mkdir()
     (project / "secrets" / "key").write_text("KEY")
     agent = await bench.agent("coder", *SCOPES)
-    bench.broker.policy = Policy(SECRETS, bench.broker.policy.catalogue)
+    bench.broker.deciding.policy = Policy(
+        SECRETS, bench.broker.deciding.policy.catalogue
+    )
     assert not (await decided(bench, agent, text, project)).allowed
 
 
@@ -188,6 +190,6 @@ async def test_a_read_of_named_files_needs_no_person(
     """The same rule leaves reads alone that cannot reach below its folder."""
     agent = await bench.agent("coder", *SCOPES)
     rules = SECRETS.replace('"*/', f'"file:{project}/')
-    bench.broker.policy = Policy(rules, bench.broker.policy.catalogue)
+    bench.broker.deciding.policy = Policy(rules, bench.broker.deciding.policy.catalogue)
     told = await decided(bench, agent, text, project)
     assert told.allowed, told.message

@@ -25,12 +25,14 @@ async def test_the_secret_of_an_alert_destination_is_removed_by_a_factor(
 ) -> None:
     """Without it no alert leaves; a secret that only a service uses goes at once."""
     broker = stand.bench.broker
-    broker.secret_uses.append(lambda: [SecretUse("sink", "siem", "siem", ())])
+    broker.extensions.secret_uses.append(
+        lambda: [SecretUse("sink", "siem", "siem", ())]
+    )
     operator = await signed_in(stand, "operator")
     approver = await signed_in(stand, "approver")
     for name in ("siem", "stripe"):
-        await broker.gateway.secrets.change(
-            lambda name=name: broker.gateway.secrets.set(
+        await broker.extensions.gateway.secrets.change(
+            lambda name=name: broker.extensions.gateway.secrets.set(
                 name, "v", OPERATOR, ("none",)
             ),
             broker.record,
@@ -46,7 +48,7 @@ async def test_the_secret_of_an_alert_destination_is_removed_by_a_factor(
     stand.bench.tenant.approve()
     known = broker.stepups
     await stand.bench.until(lambda: known.get(change["id"]).status == "applied")
-    assert broker.gateway.secrets.row("siem") is None
+    assert broker.extensions.gateway.secrets.row("siem") is None
 
 
 async def test_a_removal_is_judged_by_what_needs_the_secret_when_it_is_recorded(
@@ -54,8 +56,8 @@ async def test_a_removal_is_judged_by_what_needs_the_secret_when_it_is_recorded(
 ) -> None:
     """Destinations that came since it was asked for are not silenced by it."""
     broker, uses = stand.bench.broker, list[SecretUse]()
-    broker.secret_uses.append(lambda: uses)
-    secrets = broker.gateway.secrets
+    broker.extensions.secret_uses.append(lambda: uses)
+    secrets = broker.extensions.gateway.secrets
     approver = await signed_in(stand, "approver")
     await secrets.change(
         lambda: secrets.set("siem", "v", OPERATOR, ("none",)), broker.record

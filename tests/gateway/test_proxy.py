@@ -870,7 +870,7 @@ async def test_a_taken_port_is_told_with_the_process_that_has_it(
         assert f"port {port} is taken by" in notice
         assert f"(pid {os.getpid()})" in notice
         assert notice in caplog.text
-        broker.gateway = stand.gateway
+        broker.extensions.gateway = stand.gateway
         assert notice in warnings(broker)
         fixed = replace(settings.gateway, proxy=f"127.0.0.1:{port}")
         broker.settings = replace(settings, gateway=fixed)

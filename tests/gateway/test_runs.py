@@ -83,7 +83,7 @@ async def test_a_run_has_a_key_for_the_proxy_and_says_at_its_end_what_it_did(
 ) -> None:
     """Calls, held and refused are counted; afterwards key, token and proxy are gone."""
     run = await started(operators, agent)
-    assert run["services"] == {"api": f"{stand.bench.broker.issuer}/gw/api"}
+    assert run["services"] == {"api": f"{stand.bench.broker.admitting.url}/gw/api"}
     assert await get(stand, run) == 200
     assert await get(stand, run, "DELETE") == 403
     assert await get(stand, run, "PUT") == 403
@@ -120,7 +120,7 @@ async def test_a_token_of_a_run_for_services_is_good_for_those_alone(
         mine = await introspect(stand.bench.broker, agent, token)
         assert mine.token is not None
         assert audience_claim(mine.token.resource or "") == [
-            f"{stand.bench.broker.issuer}/gw/{name}" for name in ("api", "two")
+            f"{stand.bench.broker.admitting.url}/gw/{name}" for name in ("api", "two")
         ]
         stand.bench.clock.advance(run["expires_in"] * 0.8)
         run |= {"access_token": (await news(operators, run))["access_token"]}

@@ -90,7 +90,7 @@ async def test_spellings_share_a_window_until_the_file_says_otherwise(
     names = [f"acme/one{suffix}" for suffix in SAME_AS]
     told = [await asked(stand, token, name) for name in names]
     assert told == ["granted", "granted", "limit_reached"]
-    (use,) = [one for one in await stand.bench.broker.limits.all() if one.key]
+    (use,) = [one for one in await stand.bench.broker.deciding.limits.all() if one.key]
     assert (use.key, use.used) == ("repo:acme/one", 2)
     await stand.service(f"same_as = []\n{ROUTE}")
     assert await asked(stand, token, "acme/one.html") == "granted"

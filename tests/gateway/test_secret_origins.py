@@ -259,7 +259,7 @@ def restarted(stand: Stand) -> SecretOrigins:
 
 def never_started(stand: Stand) -> None:
     """Have the ledger be one that no version with this rule has opened."""
-    stand.bench.broker.meta.pop(TAKEN)
+    stand.bench.broker.recording.meta.pop(TAKEN)
 
 
 async def test_secrets_that_exist_get_the_origins_of_their_users_once(
@@ -335,7 +335,7 @@ async def test_a_start_that_stops_in_between_is_finished_by_the_next(
     await stand.gateway.look()
     await restarted(stand).look()
     assert secrets.rows()["old"].bound == (at(stand.upstream),)
-    assert not [key for key in broker.meta if key.startswith(LISTED)]
+    assert not [key for key in broker.recording.meta if key.startswith(LISTED)]
 
 
 async def test_a_connection_that_is_used_at_the_first_start_keeps_its_origins(
@@ -444,7 +444,7 @@ async def test_a_broker_is_restarted_with_its_lists(short: Path) -> None:
     async with standing(short) as stand:
         assert stand.gateway.secrets.origins("key") == (origin,)
         assert await stand.bench.events("secret.changed")
-        assert TAKEN in stand.bench.broker.meta
+        assert TAKEN in stand.bench.broker.recording.meta
 
 
 # A team
@@ -471,7 +471,7 @@ async def test_a_teams_lists_are_checked_and_sealed_once_prepare_has_finished(
         await put(stand, file(at(evil), kind="bearer", secret="key"))
         assert await call(stand, agent) == REFUSED
         await secrets.change(partial(secrets.remove, "gone", OPERATOR), broker.record)
-        assert f"{LISTED}gone" not in broker.meta
+        assert f"{LISTED}gone" not in broker.recording.meta
         for statement in FINISH:
             store.run(statement)
         async with asyncio.timeout(PATIENT):
@@ -482,4 +482,4 @@ async def test_a_teams_lists_are_checked_and_sealed_once_prepare_has_finished(
         await put(stand, file(at(stand.upstream), kind="bearer", secret="key"))
         assert await call(stand, agent) == (200, None)
         await stand.gateway.look()
-        assert not [key for key in broker.meta if key.startswith(LISTED)]
+        assert not [key for key in broker.recording.meta if key.startswith(LISTED)]

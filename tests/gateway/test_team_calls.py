@@ -76,7 +76,7 @@ async def stands(short: Path, store: Database) -> AsyncIterator[list[Stand]]:
 
 
 def team(stand: Stand) -> Any:
-    return stand.bench.broker.team
+    return stand.bench.broker.team.brokers
 
 
 async def listed(stand: Stand) -> list[dict[str, Any]]:

@@ -44,13 +44,19 @@ async def office(admin: Admin, tmp_path: Path) -> AsyncIterator[Office]:
 def follower(office: Office) -> TenantLog:
     """Return what reads the tenant's log into the audit."""
     broker = office.broker
-    return TenantLog(broker.clock, office.tenant.issuer, broker.access, broker.record)
+    return TenantLog(
+        broker.clock, office.tenant.issuer, broker.reaching.access, broker.record
+    )
 
 
 @asynccontextmanager
 async def watched(office: Office, agent: Caller) -> AsyncIterator[Peer]:
     """Run an administrator who knows the agent's own credentials there."""
-    run, vault, agent_id = office.tenant.run, office.broker.vault, agent.agent.id
+    run, vault, agent_id = (
+        office.tenant.run,
+        office.broker.reaching.vault,
+        agent.agent.id,
+    )
     user = vault.users.of(agent_id)
     assert user is not None
     _, _, env = trusted(office.tenant.home)
@@ -100,7 +106,7 @@ async def test_from_a_connected_account_to_nothing_left(
                 before = await observer.told("look")
                 await log.read()
                 await revoke_agent(office.broker, agent.agent.id, "", OPERATOR)
-                while await office.broker.outbox.work():
+                while await office.broker.reaching.outbox.work():
                     pass
                 after = await observer.told("look")
                 await log.read()

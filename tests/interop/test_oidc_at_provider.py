@@ -64,7 +64,7 @@ async def vault(tmp_path: Path, access: AccessToken) -> AsyncIterator[Vaulted]:
         async with vaulted(bench, tenant) as vault:
             vault.answers(recorded("ok", access_token=access.token.reveal()))
             yield vault
-            await bench.broker.providers.aclose()
+            await bench.broker.reaching.providers.aclose()
         await bench.close()
 
 
@@ -92,7 +92,7 @@ async def cut_off(vault: Vaulted) -> tuple[str, OutboxStep, bool]:
     caller = await vault.connected(connections=(GOOGLE,))
     token = (await exchange(caller)).json()["access_token"]
     assert token
-    registry, outbox = vault.broker.registry, vault.broker.outbox
+    registry, outbox = vault.broker.registry, vault.broker.reaching.outbox
     await revoke_agent(vault.broker, caller.agent.id, "test", OPERATOR)
     await outbox.work()
     rows = registry.steps_of(caller.agent.id)

@@ -45,7 +45,7 @@ async def vault(provider: Provider, tmp_path: Path) -> AsyncIterator[AtProvider]
 
 def held(vault: AtProvider, agent: Agent) -> str:
     """Return the refresh token kept for the agent, empty when there is none."""
-    user = vault.broker.vault.users.of(agent.id)
+    user = vault.broker.reaching.vault.users.of(agent.id)
     return user.refresh_token.reveal() if user else ""
 
 
@@ -56,7 +56,7 @@ def told(vault: AtProvider, agent: Agent) -> dict[str, tuple[str, str]]:
 
 
 async def work(vault: AtProvider) -> None:
-    while await vault.broker.outbox.work():
+    while await vault.broker.reaching.outbox.work():
         pass
 
 

@@ -25,7 +25,7 @@ async def change(bench: Bench, text: str) -> str:
     """Put *text* in force; return its version."""
     bench.home.policy_file.write_text(text)
     await reload_policy(bench.broker)
-    return bench.broker.policy.version
+    return bench.broker.deciding.policy.version
 
 
 async def test_every_policy_that_was_in_force_is_read_back(bench: Bench) -> None:

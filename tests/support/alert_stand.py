@@ -29,7 +29,7 @@ class AlertStand:
         self.bench, self.server = bench, server
         self.secrets = {"hook": WEBHOOK_SECRET}
         self.watch = LedgerWatch(bench.broker, self.secret)
-        bench.broker.watch = self.watch
+        bench.broker.extensions.watch = self.watch
 
     @property
     def alerts(self) -> Alerts:

@@ -73,7 +73,7 @@ class Bench:
 
         def written(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
             self.feed.publish(events, changes)
-            self.broker.committed(events)
+            self.broker.extensions.committed(events)
 
         ledger.on_written = written
 
@@ -99,7 +99,7 @@ class Bench:
             await ledger.close()
             raise
         bench = cls(home, clock, ledger, policy, issuer=issuer, settings=settings)
-        bench.broker.policy_state.problem = problem
+        bench.broker.deciding.state.problem = problem
         await take_over(bench.broker)
         if ledger.shared is not None:
             await keep_policy(bench.broker)  # as the record of a start does
@@ -142,7 +142,7 @@ class Bench:
     async def record_start(self) -> str:
         """Record a start, as `serve` does; return the active policy's version."""
         await _record_start_or_stop(self.broker, EventType.BROKER_STARTED)
-        return self.broker.policy.version
+        return self.broker.deciding.policy.version
 
     async def read(self, path: str) -> httpx.Response:
         """Read *path* of the operators' HTTP."""

@@ -55,22 +55,22 @@ class Office:
         bench = await Bench.open(home, tenant.clock, tenant.issuer)
         broker, run = bench.broker, tenant.run
         broker.settings = replace(broker.settings, connections=CONNECTIONS)
-        broker.tenant = TenantClient(
+        broker.reaching.tenant = TenantClient(
             tenant.issuer, run.client_id, tenant.clock, sleep=at_once
         )
         secret = Secret(run.management_secret)
-        broker.access.given = ClientSecret(run.management_id, secret)
+        broker.reaching.access.given = ClientSecret(run.management_id, secret)
         for name, at in where(tenant.issuer).items():
             places = at["revocation_endpoint"], at["userinfo_endpoint"]
-            broker.outlook.give(name, Endpoints(*places))
+            broker.reaching.outlook.give(name, Endpoints(*places))
         join_accounts(broker)
         return cls(admin, bench)
 
     async def close(self) -> None:
         self.fault()
-        await self.broker.tenant.aclose()
-        await self.broker.vault.aclose()
-        await self.broker.providers.aclose()
+        await self.broker.reaching.tenant.aclose()
+        await self.broker.reaching.vault.aclose()
+        await self.broker.reaching.providers.aclose()
         await self.bench.tenant.aclose()
         await self.bench.close()
 
@@ -80,7 +80,7 @@ class Office:
 
     async def work(self) -> None:
         """Do all that is due at the tenant."""
-        while await self.broker.outbox.work():
+        while await self.broker.reaching.outbox.work():
             pass
 
     def steps(self, agent: Agent) -> dict[str, str]:

@@ -51,7 +51,7 @@ class Pair:
             settings=Settings(),
             clock=bench.clock,
             ledger=bench.ledger,
-            policy=bench.broker.policy,
+            policy=bench.broker.deciding.policy,
             tenant=ScriptedTenant(bench.clock),  # type: ignore[arg-type]
             registry=Registry(bench.clock),
         )
@@ -88,7 +88,7 @@ class Pair:
         loaded = await self.bench.ledger.load()
         registry.take_over(loaded)
         limits = LimitUses(self.bench.clock, self.bench.ledger)
-        limits.define(self.bench.broker.policy.limits)
+        limits.define(self.bench.broker.deciding.policy.limits)
         return registry, limits, loaded.meta
 
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 from support.bench import OPERATOR, Bench
@@ -23,7 +23,6 @@ from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
-from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.redeem import poll
 from agentvault_tui.broker.usecases.request import request_token
@@ -302,7 +301,7 @@ def operators_http(bench: Bench) -> httpx.AsyncClient:
 @contextlib.asynccontextmanager
 async def gateway_of(bench: Bench) -> AsyncIterator[Gateway]:
     """Run the gateway of a broker, with the files that its home has."""
-    gateway = bench.broker.gateway = Gateway(bench.broker)
+    gateway = bench.broker.extensions.gateway = Gateway(bench.broker)
     await gateway.start()
     yield gateway
     await gateway.aclose()
@@ -347,10 +346,10 @@ async def standing(folder: Path, store: Database | None = None) -> AsyncIterator
         if (shared := broker.ledger.shared) is not None:
             await join_team(broker, shared)
             listen_to(broker.ledger, broker, bench.feed)
-            beating = asyncio.ensure_future(cast("Team", broker.team).run())
+            beating = asyncio.ensure_future(broker.team.brokers.run(lambda: None))
             stack.push_async_callback(_ended, beating)
         gateway = Gateway(broker, bench.feed.tell if store else None)
-        broker.gateway = gateway
+        broker.extensions.gateway = gateway
         await gateway.start()
         stack.push_async_callback(gateway.aclose)
         stand = Stand(bench, gateway, upstream)

@@ -45,7 +45,7 @@ scopes = ["send:payment"]
 @asynccontextmanager
 async def opened(bench: Bench) -> AsyncIterator[Stand]:
     """Serve operators elsewhere, with a gateway, which has services and secrets."""
-    bench.broker.gateway = gateway = Gateway(bench.broker)
+    bench.broker.extensions.gateway = gateway = Gateway(bench.broker)
     async with Stand.open(bench) as stand:
         yield stand
     await gateway.aclose()

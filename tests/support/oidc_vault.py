@@ -38,10 +38,14 @@ class AtProvider(Live):
         agent_id = caller.agent.id
         made = self.provider.register()
         secret = Secret(made["client_secret"])
-        self.broker.vault.clients.keep(f"agents/{agent_id}", made["client_id"], secret)
+        self.broker.reaching.vault.clients.keep(
+            f"agents/{agent_id}", made["client_id"], secret
+        )
         credential = ClientSecret(made["client_id"], secret)
-        token = await signed_in_at(self.broker.tenant, credential)
-        self.broker.vault.users.keep(agent_id, VaultUser(URSULA, "ursula", token))
+        token = await signed_in_at(self.broker.reaching.tenant, credential)
+        self.broker.reaching.vault.users.keep(
+            agent_id, VaultUser(URSULA, "ursula", token)
+        )
         for connection in (GOOGLE, BANK):
             await self._connect(agent_id, connection)
         return caller
@@ -52,8 +56,8 @@ class AtProvider(Live):
         form = {
             "grant_type": "refresh_token",
             "refresh_token": refresh_token,
-            "client_id": self.broker.vault.clients.client_id(key),
-            "client_secret": self.broker.vault.clients.secret(key).reveal(),
+            "client_id": self.broker.reaching.vault.clients.client_id(key),
+            "client_secret": self.broker.reaching.vault.clients.secret(key).reveal(),
         }
         return self.provider.http.post("oauth/token", data=form).status_code == 200
 
@@ -102,14 +106,14 @@ async def vault_at(
     broker.settings = replace(
         settings, connections=CONNECTIONS, tokens=replace(settings.tokens, **tokens)
     )
-    broker.tenant = TenantClient(
+    broker.reaching.tenant = TenantClient(
         provider.issuer, "console", bench.clock, sleep=lambda _: asyncio.sleep(_LOOK)
     )
-    broker.vault = VaultAccess(bench.home, provider.issuer, bench.clock)
+    broker.reaching.vault = VaultAccess(bench.home, provider.issuer, bench.clock)
     join_accounts(broker)
     async with live_broker(bench, tls=tls, verify=trust or True) as live:
         try:
             yield AtProvider(live, provider)
         finally:
-            await broker.vault.aclose()
-            await broker.tenant.aclose()
+            await broker.reaching.vault.aclose()
+            await broker.reaching.tenant.aclose()

@@ -29,13 +29,15 @@ class Member:
     def __init__(self, bench: Bench) -> None:
         self.bench, self.home = bench, bench.home
         broker = bench.broker
-        self.gateway = broker.gateway = Gateway(broker)
-        self.watch = broker.watch = LedgerWatch(broker, lambda *_: Secret("hidden"))
+        self.gateway = broker.extensions.gateway = Gateway(broker)
+        self.watch = broker.extensions.watch = LedgerWatch(
+            broker, lambda *_: Secret("hidden")
+        )
 
     @property
     def files(self) -> TeamFiles:
-        assert self.bench.broker.files is not None
-        return self.bench.broker.files
+        assert self.bench.broker.team.files is not None
+        return self.bench.broker.team.files
 
     async def start(self) -> None:
         await self.gateway.start()

@@ -56,7 +56,7 @@ class Vaulted(Live):
         kept = ClientSecretsFile(self.bench.home, self.auth0.issuer)
         kept.keep(f"agents/{agent_id}", f"app-{name}", Secret(f"secret-of-{name}"))
         user = VaultUser("auth0|ursula", "Ursula", Secret(REFRESH))
-        self.broker.vault.users.keep(agent_id, user)
+        self.broker.reaching.vault.users.keep(agent_id, user)
         for connection in connections:
             account = Account(
                 agent_id=agent_id,
@@ -115,9 +115,9 @@ async def vaulted(
     """Serve *bench*, with *tenant* as its Token Vault."""
     broker = bench.broker
     broker.settings = replace(broker.settings, connections=CONNECTIONS)
-    broker.vault = VaultAccess(bench.home, tenant.issuer, bench.clock)
+    broker.reaching.vault = VaultAccess(bench.home, tenant.issuer, bench.clock)
     async with live_broker(bench, tls=tls, verify=trust or True) as live:
         try:
             yield Vaulted(live, tenant)
         finally:
-            await broker.vault.aclose()
+            await broker.reaching.vault.aclose()

@@ -36,7 +36,7 @@ class Site:
     async def start(self) -> None:
         self.bench = await Bench.open(self.home, self.clock, self.tenant.issuer)
         run = self.tenant.run
-        access = self.bench.broker.access
+        access = self.bench.broker.reaching.access
         secret = Secret(run.management_secret)
         access.given = ClientSecret(run.management_id, secret)
         join_accounts(self.bench.broker)
@@ -44,7 +44,7 @@ class Site:
 
     async def close(self) -> None:
         self.fault()
-        await self.bench.broker.tenant.aclose()
+        await self.bench.broker.reaching.tenant.aclose()
         await self.bench.close()
 
     async def restart(self) -> None:
@@ -66,7 +66,7 @@ class Site:
         user = VaultUser(
             there.user["user_id"], "Ursula", Secret(token), there.client["client_id"]
         )
-        self.bench.broker.vault.users.keep(agent.id, user)
+        self.bench.broker.reaching.vault.users.keep(agent.id, user)
         account = Account(
             agent_id=agent.id,
             connection="workspace",
@@ -95,7 +95,7 @@ class Site:
 
     async def work(self) -> None:
         """Do all that is due."""
-        while await self.bench.broker.outbox.work():
+        while await self.bench.broker.reaching.outbox.work():
             pass
 
     def steps(self, agent: Agent) -> dict[str, str]:
@@ -116,10 +116,10 @@ class Site:
 def follower(site: Site, **more: Any) -> TenantLog:
     """Return a reader of the tenant's log, at the place that was kept."""
     broker = site.bench.broker
-    mark = broker.meta.get(MARK, "")
+    mark = broker.recording.meta.get(MARK, "")
     issuer = more.pop("issuer", site.tenant.issuer)
     return TenantLog(
-        site.clock, issuer, broker.access, broker.record, mark=mark, **more
+        site.clock, issuer, broker.reaching.access, broker.record, mark=mark, **more
     )
 
 

@@ -37,7 +37,7 @@ def advice(
 ) -> list[AdviceInfo]:
     window = Window(clock.now() - timedelta(days=days), clock.now())
     with bench.reading() as db:
-        return advise(db, policy or bench.broker.policy, window)
+        return advise(db, policy or bench.broker.deciding.policy, window)
 
 
 def kinds(found: list[AdviceInfo]) -> list[tuple[str, str]]:
@@ -161,7 +161,7 @@ async def test_few_resources_are_a_narrower_rule(
     assert found.kind == "narrower_resource"
     text = f"{shipped_policy()}\n{found.change.rule}"
     policy = Policy.of(PolicyTexts(text), ("p", "s", "l"))
-    bench.broker.policy = policy
+    bench.broker.deciding.policy = policy
     allowed = await ask(bench, agent, Action((WRITE,), WRITE, "calendar:1"))
     assert allowed.access_token
     refused = await ask(bench, agent, Action((WRITE,), WRITE, "calendar:2"))
@@ -205,8 +205,8 @@ async def test_a_limit_far_above_what_is_used_is_lowered(
         'within = "24h"\ncount = {}\nover = "deny"\n'
     )
     policy = Policy.of(PolicyTexts(limits=text.format(500)), SOURCES)
-    bench.broker.policy = policy
-    bench.broker.limits.define(policy.limits)
+    bench.broker.deciding.policy = policy
+    bench.broker.deciding.limits.define(policy.limits)
     agent = await bench.agent("a", WRITE)
     for number in range(30):
         if number == 25:
@@ -279,11 +279,11 @@ async def test_prompts_that_were_always_approved_are_told_with_a_rule(
     assert found.evidence.prompts_saved == 5
     text = shipped_policy()
     for name in ("payments-need-step-up", "high-risk-needs-step-up"):
-        rule = bench.broker.policy.rule(name)
+        rule = bench.broker.deciding.policy.rule(name)
         assert rule is not None
         text = text.replace(rule.source, "")
     text += str(found.change.rule)
-    bench.broker.policy = Policy.of(PolicyTexts(text), ("p", "s", "l"))
+    bench.broker.deciding.policy = Policy.of(PolicyTexts(text), ("p", "s", "l"))
 
     async def outcome(amount: int, resource: str = "stripe:acct_42") -> str:
         parameters = {"amount": amount, "currency": "USD"}
@@ -317,9 +317,11 @@ async def test_a_rule_for_amounts_in_major_units_bounds_them_exactly(
     assert render_spans(found.evidence.amounts) == "9.99 to 40.50 USD"
     text = shipped_policy()
     for name in ("payments-need-step-up", "high-risk-needs-step-up"):
-        (source,) = [one.source for one in bench.broker.policy.rules if one.id == name]
+        (source,) = [
+            one.source for one in bench.broker.deciding.policy.rules if one.id == name
+        ]
         text = text.replace(source, "")
-    bench.broker.policy = Policy.of(PolicyTexts(text + rule), SOURCES)
+    bench.broker.deciding.policy = Policy.of(PolicyTexts(text + rule), SOURCES)
     for amount, outcome in (("40.50", "allowed"), ("40.51", "escalated")):
         await ask(bench, agent, pay(amount))
         events = await bench.events("token.decision")

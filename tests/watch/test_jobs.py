@@ -32,7 +32,7 @@ ADVISED = AdviceList(advice=[], hit_rate=HitRateInfo())
 
 
 def plan_of(bench: Bench, text: str) -> PlanJob:
-    return PlanJob(PolicyTexts(text), bench.broker.policy.version, 300.0)
+    return PlanJob(PolicyTexts(text), bench.broker.deciding.policy.version, 300.0)
 
 
 async def test_a_policy_that_is_refused_is_refused_by_the_process(bench: Bench) -> None:
@@ -83,7 +83,9 @@ async def test_advice_does_not_wait_for_plans(
     plans = [asyncio.create_task(jobs.run(job, PlanInfo, "uid:1")) for _ in range(2)]
     await asyncio.sleep(0)
     until = bench.clock.now()
-    advice = AdviceJob(bench.broker.policy.texts, until - timedelta(days=30), until)
+    advice = AdviceJob(
+        bench.broker.deciding.policy.texts, until - timedelta(days=30), until
+    )
     assert (await jobs.run(advice, AdviceList, "uid:2")).advice == []
     assert not any(one.done() for one in plans)
     answer_plans()

@@ -20,7 +20,9 @@ from agentvault_tui.web.server import Server
 
 async def metrics(bench: Bench) -> dict[str, float]:
     """Read all metrics, by name and labels."""
-    bench.broker.watch = LedgerWatch(bench.broker, lambda name, _: Secret(name))
+    bench.broker.extensions.watch = LedgerWatch(
+        bench.broker, lambda name, _: Secret(name)
+    )
     answer = await bench.read("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = [line for line in answer.text.splitlines() if not line.startswith("#")]

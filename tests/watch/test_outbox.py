@@ -301,7 +301,7 @@ async def test_one_broker_of_a_team_sends_and_another_goes_on_where_it_was(
 ) -> None:
     """What the other told is not told again, nor what that bars for ten minutes."""
     broker, works = bench.broker, False
-    broker.works = lambda: works
+    broker.team.brokers.works = lambda: works
     await stand.start('sinks = ["hook"]\nevents = ["denial_burst", "tenant.away"]')
     agent = await bench.agent("loud")
     mail = Action(("read:mail",), "read:mail", None, {}, None)
@@ -313,7 +313,7 @@ async def test_one_broker_of_a_team_sends_and_another_goes_on_where_it_was(
     until = iso(bench.clock.now() + timedelta(minutes=10))
     told = {f"denial_burst {agent.id}": until}
     place = SinkPlace(bench.ledger.head.seq, exports=False, told=told)
-    broker.meta[f"{PLACE}hook"] = msgspec.json.encode(place).decode()
+    broker.recording.meta[f"{PLACE}hook"] = msgspec.json.encode(place).decode()
     works = True
     for _ in range(20):
         await request_token(broker, agent, mail, resource=None, details=None)
@@ -645,7 +645,7 @@ async def test_an_alert_is_not_lost_when_its_risk_changes(
     scopes = shipped_scopes().replace('risk = "low"', 'risk = "high"', 1)
     bench.home.scopes_file.write_text(scopes)
     await reload_policy(bench.broker)
-    assert bench.broker.policy.catalogue.get("read:calendar").risk is Risk.HIGH
+    assert bench.broker.deciding.policy.catalogue.get("read:calendar").risk is Risk.HIGH
     bench.clock.advance(10)
     await stand.settle()
     assert stand.kinds == ["tenant.away", "tenant.away", "token.revoked"]
@@ -710,10 +710,10 @@ async def test_a_place_of_an_older_version_is_gone_on_from(
     await stand.settle()
     await stand.watch.aclose()
     key = f"{PLACE}hook"
-    kept = msgspec.json.decode(bench.broker.meta[key])
+    kept = msgspec.json.decode(bench.broker.recording.meta[key])
     for newer in ("calls", "high", "policy", "again"):
         del kept[newer]
-    bench.broker.meta[key] = msgspec.json.encode(kept).decode()
+    bench.broker.recording.meta[key] = msgspec.json.encode(kept).decode()
     await note(bench, EventType.PANIC_ON)
     await note(bench)
     later = AlertStand(bench, stand.server)

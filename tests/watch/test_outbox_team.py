@@ -32,7 +32,7 @@ async def brokers(short: Path, store: Database) -> AsyncIterator[list[Broker]]:
     async with brokers_of(short, clocks, [store.settings] * 2) as made:
         for one in made:
             await join_team(one.bench.broker, one.bench.ledger.shared)  # type: ignore[arg-type]
-        assert [one.bench.broker.works() for one in made] == [True, False]
+        assert [one.bench.broker.team.brokers.works() for one in made] == [True, False]
         yield made
 
 
@@ -53,10 +53,10 @@ async def takes_over(broker: Broker, store: Database) -> None:
     """Let the lease of who worked run out, and this broker say that it lives."""
     sql = "UPDATE agentvault.brokers SET seen = seen - interval '8 s' WHERE id = 'work'"
     store.run(sql)
-    team = broker.bench.broker.team
+    team = broker.bench.broker.team.brokers
     assert team is not None
     await team.join()
-    assert broker.bench.broker.works()
+    assert broker.bench.broker.team.brokers.works()
 
 
 async def away(broker: Broker) -> None:
@@ -73,7 +73,7 @@ async def test_what_a_dead_broker_had_sent_and_not_recorded_is_sent_again_once(
     (first, second), (dies, lives) = brokers, stands
     await away(first)
     await dies.settle()
-    kept, sent = first.bench.broker.meta, first.bench.ledger.head.seq
+    kept, sent = first.bench.broker.recording.meta, first.bench.ledger.head.seq
     place = f"{PLACE}hook"
     await first.bench.until(lambda: f'"seq":{sent},' in kept[place])
 
@@ -118,6 +118,6 @@ async def test_a_sending_ends_with_the_lease_under_which_it_began(
         await stands[0].watch.look()
         await begun.wait()
         brokers[0].bench.clock.advance(6)
-        assert not brokers[0].bench.broker.works()
+        assert not brokers[0].bench.broker.team.brokers.works()
         await ended.wait()
     assert stands[0].alerts._followers["hook"].problem is None

@@ -42,7 +42,7 @@ async def db(bench: Bench) -> AsyncIterator[sqlite3.Connection]:
 
 def planned(db: sqlite3.Connection, bench: Bench, text: str, **more: Any) -> PlanInfo:
     candidate = Policy.of(PolicyTexts(text), ("candidate", "scopes", "limits"))
-    version = bench.broker.policy.version
+    version = bench.broker.deciding.policy.version
     return plan(db, candidate, version, lasts=LASTS, **more)
 
 
@@ -165,7 +165,7 @@ async def test_a_digest_is_of_texts_and_the_version_in_force(
     """It is what `policy apply` compares, whatever history was planned."""
     digest = planned(db, bench, ALL).digest
     texts = PolicyTexts(ALL)
-    assert digest == texts.plan_digest(bench.broker.policy.version)
+    assert digest == texts.plan_digest(bench.broker.deciding.policy.version)
     assert digest != texts.plan_digest("0123456789ab")
     assert digest != planned(db, bench, ASKS).digest
 
@@ -238,7 +238,7 @@ async def test_a_call_whose_token_would_need_the_scope_is_foreseen(
     )
     assert (found.prompts_per_day.now, found.prompts_per_day.then) == (1, 0)
     await shadow.look()
-    info = bench.broker.policy_state.shadow
+    info = bench.broker.deciding.state.shadow
     assert info is not None
     assert info.by == [change]
     bench.home.policy_file.write_text(ALL)

@@ -15,7 +15,7 @@ from agentvault_tui.watch.shadow import Shadow
 
 
 def counted(bench: Bench) -> tuple[int, int, list[tuple[str, str, str, int]]]:
-    info = bench.broker.policy_state.shadow
+    info = bench.broker.deciding.state.shadow
     assert info is not None
     by = [(one.scope, one.was, one.to, one.count) for one in info.by]
     return info.decisions, info.differences, by
@@ -32,11 +32,11 @@ async def test_it_answers_nothing_and_counts_what_differs(bench: Bench) -> None:
     await shadow.look()
     await shadow.look()
     assert counted(bench) == (3, 2, [("write:calendar", "allowed", "denied", 2)])
-    info = bench.broker.policy_state.shadow
+    info = bench.broker.deciding.state.shadow
     assert info is not None
-    assert info.version != bench.broker.policy.version
+    assert info.version != bench.broker.deciding.policy.version
     await shadow.set("")
-    assert bench.broker.policy_state.shadow is None
+    assert bench.broker.deciding.state.shadow is None
 
 
 async def test_counts_outlive_a_restart(bench: Bench) -> None:
@@ -87,7 +87,7 @@ async def test_limits_that_are_none_are_refused(bench: Bench) -> None:
     for policy, limits in ((shipped_policy(), "[[limits]]\n"), (reads, THREE_AN_HOUR)):
         with pytest.raises(PolicyError):
             await shadow.set(policy, limits)
-    assert bench.broker.policy_state.shadow is None
+    assert bench.broker.deciding.state.shadow is None
 
 
 async def test_a_backlog_is_caught_up_with_in_parts(
@@ -110,8 +110,8 @@ async def test_a_broken_candidate_leaves_the_one_before(bench: Bench) -> None:
     await shadow.set(NARROW)
     with pytest.raises(PolicyError):
         await shadow.set("permit (")
-    assert bench.broker.policy_state.shadow is not None
-    bench.broker.meta["shadow"] = '{"texts": {"policy": "permit ("}}'
-    bench.broker.policy_state.shadow = None
+    assert bench.broker.deciding.state.shadow is not None
+    bench.broker.recording.meta["shadow"] = '{"texts": {"policy": "permit ("}}'
+    bench.broker.deciding.state.shadow = None
     Shadow(bench.broker).restore()
-    assert bench.broker.policy_state.shadow is None
+    assert bench.broker.deciding.state.shadow is None

@@ -16,7 +16,9 @@ from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.model import Action, Agent, Draft
 from agentvault_tui.operator_api.advice import AdviceEvidence, AdviceInfo, AdvisedChange
 from agentvault_tui.policy import shipped_policy
+from agentvault_tui.vault import Secret
 from agentvault_tui.watch.trials import Trials
+from agentvault_tui.watch.watch import LedgerWatch
 
 SCOPE = "write:calendar"
 CALENDAR = Action((SCOPE,), SCOPE, "calendar:me")
@@ -50,9 +52,15 @@ def forbidding(agent: Agent) -> str:
 
 @pytest.fixture
 async def trials(bench: Bench) -> Trials:
-    found = Trials(bench.broker)
-    await found.restore()
-    return found
+    return await restored(bench)
+
+
+async def restored(bench: Bench) -> Trials:
+    """Return the trials of a broker's new watch."""
+    watch = LedgerWatch(bench.broker, lambda *_: Secret("hidden"))
+    bench.broker.extensions.watch = watch
+    await watch.trials.restore()
+    return watch.trials
 
 
 async def reason(bench: Bench, agent: Agent) -> str:
@@ -80,13 +88,13 @@ async def test_what_was_taken_is_refused_as_on_trial_until_it_ends(
     assert found.status == "on_trial"
     assert await reason(bench, agent) == "on_trial"
     assert bench.broker.registry.token(token) is None
-    assert [one.id for one in bench.broker.trials(agent.id)] == [found.id]
-    assert bench.broker.trials("agt_another") == []
+    assert [one.id for one in bench.broker.extensions.trials_of(agent.id)] == [found.id]
+    assert bench.broker.extensions.trials_of("agt_another") == []
     if kind == "narrower_resource":
         assert bench.home.policy_file.read_text().startswith(shipped_policy().rstrip())
     clock.advance(WEEK)
     assert await reason(bench, agent) == after
-    assert bench.broker.trials(agent.id) == []
+    assert bench.broker.extensions.trials_of(agent.id) == []
     assert [one.status for one in trials.merge([], every=True)] == ["kept"]
     assert trials.merge([], every=False) == []
 
@@ -106,7 +114,7 @@ async def test_giving_back_gives_all_of_it_back(
     assert await reason(bench, agent) == ""
     assert (trials.hits.applied, trials.hits.given_back) == (1, 1)
     await reload_policy(bench.broker)
-    assert "advice:" not in bench.broker.policy.text
+    assert "advice:" not in bench.broker.deciding.policy.text
     with pytest.raises(NotFoundError):
         await trials.give_back(info.id, OPERATOR)
     kinds = [e.type.value for e in await bench.events() if "advice" in e.type]
@@ -144,8 +152,7 @@ async def test_trials_outlive_a_restart(bench: Bench, trials: Trials) -> None:
     await trials.apply(info, OPERATOR, WEEK)
     async with bench.restarted() as again:
         assert await reason(again, agent) == "scope_not_granted"
-        trials = Trials(again.broker)
-        await trials.restore()
+        trials = await restored(again)
         assert await reason(again, agent) == "on_trial"
         await trials.give_back(info.id, OPERATOR)
         assert await reason(again, agent) == ""

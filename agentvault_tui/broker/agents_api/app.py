@@ -155,8 +155,8 @@ class AgentsApi:
     def __init__(self, broker: Broker, issuer: str) -> None:
         """Serve *broker* at *issuer*, a URL without a slash at the end."""
         self._broker = broker
-        self._issuer = broker.issuer = issuer
-        self._admitting = broker.admitting
+        self._issuer = broker.admitting.url = issuer
+        self._admitting, self._deciding = broker.admitting, broker.deciding
         self._authenticate = ClientAuth(
             broker.registry,
             self._admitting.issuers,
@@ -236,7 +236,7 @@ class AgentsApi:
                 raise bad_client()  # replaced since, as another broker recorded
             return await handler(current, form, source)
 
-        source = self._broker.surroundings.source_of(scope)
+        source = self._deciding.surroundings.source_of(scope)
         if path in _GRANTING and self._admitting.floods.limited(agent.id):
             raise self._slow_down(used)
         return await self._recorded(answer, used, path)
@@ -303,17 +303,16 @@ class AgentsApi:
 
         While the ledger cannot write nothing is issued; other requests continue.
         """
-        broker = self._broker
         if not self._admitting.replays.is_first(used):
             raise bad_client()  # another broker recorded it since it was looked up
         try:
-            await broker.record(changes=[used])
+            await self._broker.record(changes=[used])
         except OvertakenError:
             raise bad_client() from None  # it was shown to another broker as well
         except LedgerError:
             if path not in {INTROSPECT, REVOKE}:
                 raise
-            if not self._admitting.replays.save_later(used, broker.clock.now()):
+            if not self._admitting.replays.save_later(used, self._broker.clock.now()):
                 raise
 
     # Token endpoint and its kin
@@ -326,7 +325,7 @@ class AgentsApi:
                 # RFC 6749 section 3.3: the default, where calls are decided one by one.
                 granted = await issue_unscoped(self._broker, agent, resource, source)
                 return token_reply(self._counted(agent, granted))
-            wanted = read_request(form, self._broker.policy.catalogue, self._issuer)
+            wanted = read_request(form, self._deciding.policy.catalogue, self._issuer)
             answer = await request_token(
                 self._broker,
                 agent,
@@ -383,7 +382,7 @@ class AgentsApi:
         if other is None or not broker.registry.serves(other.id):
             text = "audience is no agent that is served: give its client_id"
             raise OAuthError(400, "invalid_target", text)
-        catalogue, whole = broker.policy.catalogue, action_of(broker, parent)
+        catalogue, whole = broker.deciding.policy.catalogue, action_of(broker, parent)
         narrowed = read_narrowed(form, parent, whole, catalogue, self._issuer)
         return await pass_on(
             broker,
@@ -397,7 +396,7 @@ class AgentsApi:
         )
 
     async def _backchannel(self, agent: Agent, form: Form, source: str | None) -> Reply:
-        catalogue = self._broker.policy.catalogue
+        catalogue = self._deciding.policy.catalogue
         wanted = read_request(form, catalogue, self._issuer, backchannel=True)
         answer = await request_token(
             self._broker,
@@ -463,7 +462,7 @@ class AgentsApi:
                 that it asks for.
         """
         headers = dict(scope["headers"])
-        source = self._broker.surroundings.source_of(scope)
+        source = self._deciding.surroundings.source_of(scope)
         if not headers.get(b"content-type", b"").startswith(b"application/json"):
             raise OAuthError(415, "invalid_request", "send application/json")
         echoed = tuple(
@@ -506,7 +505,7 @@ class AgentsApi:
         wait: float = 0.0,
         gone: asyncio.Future[Any] | None = None,
     ) -> dict[str, object]:
-        action = read_evaluation(body, agent, self._broker.policy.catalogue)
+        action = read_evaluation(body, agent, self._deciding.policy.catalogue)
         if shown is not None and shown.resource not in {None, action.resource}:
             raise _bad_token("the token is for another resource (RFC 8707)")
         wait = min(wait, self._broker.settings.stepup.expires_in)
@@ -532,8 +531,8 @@ class AgentsApi:
         ledger = self._broker.ledger.writable
         # With a broken file on disk the last good one stays in force, and decides; but
         # what was written to be in force is not, which whoever watches must see.
-        policy = self._broker.policy_state.problem is None
-        gateway = self._broker.gateway
+        policy = self._deciding.state.problem is None
+        gateway = self._broker.extensions.gateway
         state = {"ledger_writable": ledger, "policy_loaded": policy}
         if gateway is not None:
             state["services_loaded"] = not gateway.warnings
@@ -552,9 +551,11 @@ class AgentsApi:
         return json_reply(200, pdp_metadata(self._reached_at(scope)))
 
     def _metadata(self, scope: Scope) -> Reply:
-        issuer, broker = self._reached_at(scope), self._broker
-        vault = bool(broker.settings.connections)
-        return json_reply(200, metadata(issuer, broker.policy.catalogue, vault=vault))
+        catalogue = self._deciding.policy.catalogue
+        vault = bool(self._broker.settings.connections)
+        return json_reply(
+            200, metadata(self._reached_at(scope), catalogue, vault=vault)
+        )
 
 
 def _audiences(issuer: str) -> frozenset[str]:

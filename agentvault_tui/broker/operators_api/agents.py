@@ -380,8 +380,8 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
         if again and not cancelled.ended_any:
             decides_nothing(request)
         ended = _ended(cancelled, broker, one=agent_id is not None)
-        if broker.team is not None and cancelled.recorded:
-            brokers = await broker.team.confirmed(broker.ledger.head.seq)
+        if cancelled.recorded:
+            brokers = await broker.team.brokers.confirmed(broker.ledger.head.seq)
             return structs.replace(ended, brokers=brokers)
         return ended
 
@@ -397,7 +397,7 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
             tokens_revoked=ended,
             calls_cut=cancelled.cut,
             calls_sent=cancelled.sent,
-            **recorded_at(durability, broker.team),
+            **recorded_at(durability, broker.team.brokers),
         )
 
     return [route(calls.REVOKE, revoke), route(calls.REVOKE_TOKEN, end_token)]
@@ -506,6 +506,6 @@ def _ended(ended: Cut, broker: Broker, *, one: bool) -> ending.RevokeAnswer:
         delegated_revoked=ended.delegated,
         derived_revoked=ended.derived,
         effective_ms=round(ended.effective_ms, 3),
-        **recorded_at(ended.durability, broker.team),
+        **recorded_at(ended.durability, broker.team.brokers),
         upstream=tuple(step_info(s) for s in ended.steps if s.status != "withdrawn"),
     )

@@ -61,7 +61,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
     seats = Presence(broker.clock, feed.tell, authority.standing)
     sessions.on_change = seats.changed
     turns = AnswerTurns(broker.admitting.answers)
-    broker.chores.append(sessions.end_due)
+    broker.extensions.chores.append(sessions.end_due)
     served = [
         *stepups.routes(broker, authority, sessions),
         *agents.routes(broker, authority),
@@ -77,7 +77,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
         _team_route(broker, authority),
         *changes.routes(broker, authority),
         *chain.from_iterable(
-            one.operator_routes(authority) for one in broker.extensions
+            one.operator_routes(authority) for one in broker.extensions.rooms
         ),
     ]
     return Starlette(
@@ -99,13 +99,14 @@ def _team_route(broker: Broker, authority: Authority) -> Route:
         body: asks.TeamKeyRequest, actor: Actor, _: object
     ) -> access.TeamKeyInfo:
         """Make a new team key, and name the brokers that lack it."""
-        if broker.team_key is None or broker.team is None:
+        if broker.team.key is None:
             raise UsageError(
                 "this broker has a store of its own",
                 "stop it, and make the team's key then: docs/team.md",
             )
-        made = await broker.team_key.make(actor, lost=body.lost, by=broker.record)
-        members = (one for one in broker.team.members if one.id != broker.team.id)
+        made = await broker.team.key.make(actor, lost=body.lost, by=broker.record)
+        team = broker.team.brokers
+        members = (one for one in team.members if one.id != team.id)
         return access.TeamKeyInfo(
             key=made.key,
             before=made.before or None,

@@ -98,7 +98,7 @@ class Loosening(Generic[BodyT, AnswerT]):
             how = How(request["path"], True, actor, request["shown"])
             return encode(await self.perform(body, actor, how))
 
-        self.authority.broker.carriers[self.name] = carrier
+        self.authority.broker.extensions.carriers[self.name] = carrier
 
     @property
     def name(self) -> str:

@@ -168,7 +168,7 @@ def _authorities(broker: Broker, services: Mapping[str, TextEdit]) -> dict[str, 
 
     Each broker of a team has its own.
     """
-    if broker.files is not None:
+    if broker.team.files is not None:
         return {}
     base = broker.home.config
     named = (named_files(text, base).values() for _, text in services.values())

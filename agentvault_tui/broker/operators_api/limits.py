@@ -31,12 +31,13 @@ _NEAR: Final = 20
 
 def routes(broker: Broker) -> list[Route]:
     """Return the route about limits."""
+    deciding = broker.deciding
 
     async def limits(_: Request) -> LimitList:
         """Return the limits in effect, and the windows that hold something."""
-        policy_limits = broker.policy.limits
+        policy_limits = deciding.policy.limits
         uses = sorted(
-            await broker.limits.all(),
+            await deciding.limits.all(),
             key=lambda use: (use.left / use.limit.most, use.key),
         )
         return LimitList(
@@ -53,7 +54,7 @@ def routes(broker: Broker) -> list[Route]:
                 )
                 for one in policy_limits.hooks
             ),
-            problem=broker.policy_state.problem,
+            problem=deciding.state.problem,
         )
 
     return [route(calls.LIMITS, limits)]
@@ -61,7 +62,7 @@ def routes(broker: Broker) -> list[Route]:
 
 def _health(broker: Broker, hook: HookTable) -> dict[str, Any]:
     """Return how a call-out answered last, if it was asked as it is now."""
-    last = broker.callouts.last.get(hook.id)
+    last = broker.deciding.callouts.last.get(hook.id)
     if last is None or last.answer.hook != hook:
         return {}
     failed = last.answer.reason == HOOK_FAILED
@@ -82,7 +83,7 @@ async def near_the_end(broker: Broker, agent: Agent) -> LimitList:
     uses = sorted(
         (
             use
-            for use in await broker.limits.all()
+            for use in await broker.deciding.limits.all()
             if use.left * 5 <= use.limit.most
             and not use.limit.scopes.isdisjoint(agent.scopes)
             and not (use.limit.agents and use.limit.agents.isdisjoint(names))

@@ -114,7 +114,9 @@ def _status(past: Past, broker: Broker) -> shapes.StatusInfo:
     """Return the status by the events."""
     return shapes.StatusInfo(
         version=__version__,
-        tenant=shapes.TenantInfo(issuer=broker.tenant.issuer, kind=broker.tenant_kind),
+        tenant=shapes.TenantInfo(
+            issuer=broker.reaching.tenant.issuer, kind=broker.reaching.kind
+        ),
         ledger=shapes.LedgerInfo(head=past.place.seq, hash=past.hash),
         panic=panic_info(past.panic),
         agents=len(past.agents),
@@ -167,7 +169,7 @@ async def activity_of(
         revoke=_forecast(broker, agent),
         revoked=await _was_cut(broker, agent),
         limits=near,
-        trials=tuple(broker.trials(agent.id)),
+        trials=tuple(broker.extensions.trials_of(agent.id)),
     )
 
 

@@ -138,7 +138,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
             # A change that waits is for these, whatever is gone once it is approved.
             body = replace(body, gone=gone)
             summary = f"{summary}, for {' and '.join(gone)}"
-            now = broker.policy.texts
+            now = broker.deciding.policy.texts
             names = dict.fromkeys(_NAMES[one] for one in gone)
             texts = policy_changes(now, now._replace(**names))
             kinds = policy_kinds(texts) or _POLICY
@@ -150,7 +150,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
     ) -> planning.PolicyInfo:
         call = broker, _texts(body), operator, body.plan, body.reason
         await decide_anew(lambda: apply_policy(*call, may_loosen=how.loosens))
-        return _in_force(broker, map(str, broker.policy.problems()))
+        return _in_force(broker, map(str, broker.deciding.policy.problems()))
 
     async def apply(request: Request) -> Response:
         """Replace the home's policy file and put it in effect, with who and why."""
@@ -179,29 +179,31 @@ async def _wanted(broker: Broker, body: asks.ApplyRequest) -> Wanted:
     """Return the loosening of a policy to be applied."""
     _, policy = await preview(broker, _texts(body), body.plan)
     await check_rules(broker, policy, strict=body.strict)
-    texts = policy_changes(broker.policy.texts, policy.texts)
+    active = broker.deciding.policy
+    texts = policy_changes(active.texts, policy.texts)
     kinds, named = policy_kinds(texts), " and ".join(one.name for one in texts)
     return Wanted(
-        () if only_tightens(broker.policy, policy) else kinds or _POLICY,
-        f"replace {named or 'the policy'}: version {broker.policy.version} becomes"
+        () if only_tightens(active, policy) else kinds or _POLICY,
+        f"replace {named or 'the policy'}: version {active.version} becomes"
         f" {policy.version}",
         named or "policy.cedar",
         ("policy",),
         (*texts,),
-        {**differences(broker.policy, policy), "plan": body.plan or None},
+        {**differences(active, policy), "plan": body.plan or None},
         body.reason,
     )
 
 
 def _in_force(broker: Broker, warnings: Iterable[str] = ()) -> planning.PolicyInfo:
+    deciding = broker.deciding
     return planning.PolicyInfo(
         warnings=tuple(warnings),
-        version=broker.policy.version,
-        source=broker.policy.source,
-        text=broker.policy.text,
-        problem=broker.policy_state.problem,
-        shadow=broker.policy_state.shadow,
-        catalogue=_catalogue(broker.policy.catalogue),
+        version=deciding.policy.version,
+        source=deciding.policy.source,
+        text=deciding.policy.text,
+        problem=deciding.state.problem,
+        shadow=deciding.state.shadow,
+        catalogue=_catalogue(deciding.policy.catalogue),
     )
 
 
@@ -265,7 +267,7 @@ def _explained(broker: Broker, body: asks.ExplainRequest) -> planning.ExplainInf
         named=bool(action) or len(scopes) == 1,
         money=Money.of(body.unit, body.parameters),
     )
-    environment = broker.surroundings.at(
+    environment = broker.deciding.surroundings.at(
         plain_address(body.source) if body.source else LOCAL,
         moment_of(body.now, "now"),
     )
@@ -284,9 +286,9 @@ def explained(
     environment: Environment | None = None,
 ) -> planning.ExplainInfo:
     """Return how policy would answer *action* for *agent*, by which rule."""
-    at = environment or broker.surroundings.at(LOCAL)
+    at = environment or broker.deciding.surroundings.at(LOCAL)
     decide = partial(foresee_at, broker, environment=at)
-    explanation = broker.policy.explain(decide, agent, action)
+    explanation = broker.deciding.policy.explain(decide, agent, action)
     verdict = explanation.verdict
     return shape_from(
         planning.ExplainInfo,
@@ -307,7 +309,7 @@ def _explained_limits(
     broker: Broker, verdict: Verdict
 ) -> Iterator[planning.ExplainedLimit]:
     facts: Mapping[str, Any] = verdict.facts
-    for limit in broker.policy.limits.limits:
+    for limit in broker.deciding.policy.limits.limits:
         held = facts.get("limits", {}).get(limit.attribute)
         if held and not limit.scopes.isdisjoint(facts["scopes"]):
             used, left, counted = held["count"], held["left"], limit.wording()
@@ -320,7 +322,7 @@ def _explained_limits(
 def _call_outs(broker: Broker, action: Action, outcome: Outcome) -> Iterator[str]:
     """Name the call-outs that the request itself would ask: explaining asks none."""
     if outcome is not Outcome.DENIED:
-        for hook in broker.policy.limits.hooks_of(action):
+        for hook in broker.deciding.policy.limits.hooks_of(action):
             yield f"The call-out {hook.id} was not asked: it may make this stricter."
 
 

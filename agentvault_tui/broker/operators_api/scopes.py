@@ -8,8 +8,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from agentvault_tui.broker.authority import Authority, Need
-from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.operators_api.changes import Loosening, with_taken
 from agentvault_tui.broker.operators_api.idle import decides_nothing
 from agentvault_tui.broker.operators_api.wire import (
@@ -133,7 +134,7 @@ def scopes_answer(broker: Broker, changed: ChangedRights) -> ending.ScopesAnswer
         calls_cut=changed.calls.cut,
         calls_sent=changed.calls.sent,
         delegated_revoked=changed.delegated,
-        **recorded_at(changed.durability, broker.team),
+        **recorded_at(changed.durability, broker.team.brokers),
     )
 
 

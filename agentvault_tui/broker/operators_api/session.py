@@ -118,6 +118,7 @@ def people_routes(
     broker: Broker, authority: Authority, sessions: Sessions
 ) -> list[Route]:
     """Return the route that a change of people goes through before it is made."""
+    reaching = broker.reaching
 
     async def change(request: Request) -> shapes.ByInfo | Response:
         """Record a change that the caller then makes in the tenant's store.
@@ -128,9 +129,9 @@ def people_routes(
         """
         operator = local_operator_of(request)
         body = await body_of(request, asks.PeopleRequest)
-        if broker.tenant_kind != "embedded":
+        if reaching.kind != "embedded":
             raise ConflictError(
-                f"people are kept by the tenant {broker.tenant.issuer}",
+                f"people are kept by the tenant {reaching.tenant.issuer}",
                 "manage them there",
             )
         if body.change not in PERSON_CHANGES:
@@ -156,7 +157,7 @@ def people_routes(
     ) -> shapes.ByInfo:
         """Void the person's approvals and sessions, and record the change."""
         # In force before its record: an approval that is recorded after it is refused.
-        broker.changed[body.sub, body.change] = broker.clock.now()
+        reaching.people.note(body.sub, body.change, broker.clock.now())
         if body.change in CUTTING:
             await end_gathered(broker, body.sub)
         draft = user_changed(actor, body.change, body.user, body.sub, body.roles)
@@ -171,7 +172,7 @@ def people_routes(
 
 async def _is_bound(broker: Broker) -> bool:
     """Check whether changes of people need a role: not before anybody has it."""
-    api = broker.access.management
+    api = broker.reaching.access.management
     if not broker.settings.operators.by_claim or api is None:
         return True
     try:

@@ -143,5 +143,5 @@ def _deciding(broker: Broker, authority: Authority, sessions: Sessions) -> list[
 def _decision(
     info: StepUpInfo, broker: Broker, durability: Kept = Kept.LEDGER
 ) -> ending.DecisionAnswer:
-    recorded = recorded_at(durability, broker.team)
+    recorded = recorded_at(durability, broker.team.brokers)
     return shape_from(ending.DecisionAnswer, info, **recorded)

@@ -122,7 +122,7 @@ def loosened(broker: Broker, plan: FilesPlan) -> tuple[str, ...]:
         of `CHANGE_KINDS`; none: it only tightens.
     """
     edits = plan.edits
-    limits = edits.policy and not only_tightens(broker.policy, edits.policy)
+    limits = edits.policy and not only_tightens(broker.deciding.policy, edits.policy)
     return (
         *(("services",) if edits.services else ()),
         *(("limits",) if limits else ()),
@@ -249,7 +249,7 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
         LedgerError: it could not be recorded, and nothing was given.
     """
     registry = broker.registry
-    async with broker.policy_state.applying, AsyncExitStack() as locks:
+    async with broker.deciding.state.applying, AsyncExitStack() as locks:
         came = await broker.ledger.applied()
         named = [agent_named(registry, name) for name in wanted.agents]
         # Whoever gives more to one of them waits; who cuts it off does not.
@@ -264,13 +264,13 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
         if plan.widens:
             broker.ledger.check_writable()
             # A cut that is recorded after it would end what it gives.
-            await broker.cuts.record_missed()
+            await broker.recording.cuts.record_missed()
         if not loosened(broker, plan):
             # Who only takes away cannot free a name, nor block one.
             plan = replace(plan, names=None)
         recorded = not plan or await _carry_out(broker, plan, operator)
         if plan.names is not None and recorded:
-            put(broker.meta, plan.names.key, plan.names.value)
+            put(broker.recording.meta, plan.names.key, plan.names.value)
         return FilesApplied(plan, recorded)
 
 

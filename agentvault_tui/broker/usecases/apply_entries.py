@@ -76,12 +76,12 @@ async def files_of(
                 f"{scope} of {shown} ({agent.id}) ends at {end}"
                 for scope, end in ends.items()
             ]
-    gateway = broker.gateway
+    gateway = broker.extensions.gateway
     services = {} if gateway is None else gateway.service_texts()
     return FilesInfo(
         agents=agents,
         services=services,
-        limits=broker.policy.texts.limits,
+        limits=broker.deciding.policy.texts.limits,
         left_out=tuple(left_out),
     )
 

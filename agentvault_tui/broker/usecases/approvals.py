@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -33,7 +32,6 @@ from agentvault_tui.model import (
     StepUpStatus,
 )
 from agentvault_tui.model.claims import GROUPS
-from agentvault_tui.model.event import PERSON_CHANGES
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
 from agentvault_tui.vault.identity import is_listed, verified_email
@@ -62,7 +60,7 @@ def check_rules(broker: Broker) -> None:
     Raises:
         SettingsError: a scope is neither one of the catalogue nor a group of it.
     """
-    catalogue = broker.policy.catalogue
+    catalogue = broker.deciding.policy.catalogue
     for rule in broker.settings.stepup.rules:
         for word in rule.scopes:
             if word not in catalogue and not catalogue.is_group(word):
@@ -102,7 +100,7 @@ def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bo
     risks = (rule.risk,) if isinstance(rule.risk, str) else rule.risk
     if risks and risk not in risks:
         return False
-    in_group = broker.policy.catalogue.in_group
+    in_group = broker.deciding.policy.catalogue.in_group
     return not rule.scopes or any(
         in_group(scope, word) for scope in scopes for word in rule.scopes
     )
@@ -122,8 +120,8 @@ def pages_at(broker: Broker, *, here: bool = True) -> str:
     """
     if url := broker.settings.tenant.url:  # checked at the start
         return f"{url.rstrip('/')}/"
-    port = urlsplit(broker.tenant.issuer).port
-    if broker.tenant_kind != "embedded" or port is None or not here:
+    port = urlsplit(broker.reaching.tenant.issuer).port
+    if broker.reaching.kind != "embedded" or port is None or not here:
         return ""
     return LocalSite(port).url
 
@@ -239,24 +237,6 @@ def is_overtaken(broker: Broker, stepup: StepUp, started: StepUp) -> bool:
         or stepup.id in broker.stepups.deciding
         or stepup.expires.passed(broker.clock)
     )
-
-
-def changed_since(
-    broker: Broker, sub: str, moment: datetime, changes: Iterable[str] = PERSON_CHANGES
-) -> bool:
-    """Check whether a person was changed at the tenant, at a moment or after it.
-
-    Args:
-        broker: the broker; it knows of changes since it started.
-        sub: the person.
-        moment: such as when they showed their factors.
-        changes: which changes count.
-
-    Returns:
-        whether there was one.
-    """
-    times = (broker.changed.get((sub, change)) for change in changes)
-    return any(when is not None and when >= moment for when in times)
 
 
 async def confirm(broker: Broker, stepup: StepUp, detail: dict[str, Any]) -> bool:

@@ -31,7 +31,7 @@ def basis(broker: Broker, subjects: Sequence[str]) -> str:
     now = {}
     for one in subjects:
         kind, _, name = one.partition(":")
-        now[one] = broker.states[kind](name)
+        now[one] = broker.extensions.states[kind](name)
     return "sha256:" + hashlib.sha256(canonical(now).encode()).hexdigest()
 
 
@@ -55,11 +55,15 @@ def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
 
     return {
         # As recorded: a switch is in memory before its record.
-        "policy": lambda _: broker.meta.get("policy") or broker.policy.texts.digest(),
+        "policy": lambda _: (
+            broker.recording.meta.get("policy") or broker.deciding.policy.texts.digest()
+        ),
         "agent": agent,
         "name": lambda name: str(broker.registry.has_name(fold_text(name))),
         "panic": panic,
-        "team key": lambda _: key.announcement()[1] if (key := broker.team_key) else "",
+        "team key": lambda _: (
+            broker.team.key.announcement()[1] if broker.team.key else ""
+        ),
         "nothing": lambda _: "",
     }
 
@@ -72,7 +76,7 @@ def subjects_of(stepup: StepUp) -> tuple[str, ...]:
 def is_current(broker: Broker, stepup: StepUp) -> bool:
     """Check whether *stepup* matches the present: policy, or its subject."""
     if stepup.change is None:
-        return stepup.policy_version == broker.policy.version
+        return stepup.policy_version == broker.deciding.policy.version
     try:
         return basis(broker, subjects_of(stepup)) == stepup.policy_version
     except (AgentVaultError, KeyError):

@@ -374,7 +374,7 @@ async def carry(
         AgentVaultError: as the call does.
     """
     with ride(rider):
-        answer = await broker.carriers[call](request, rider.actor)
+        answer = await broker.extensions.carriers[call](request, rider.actor)
     if not rider.recorded:  # it changed nothing that has an event
         rider.draft = rider.draft or Draft(EventType.CHANGE_APPLIED, rider.actor)
         drafts, rows = rider.alone(())

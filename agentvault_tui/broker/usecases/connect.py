@@ -86,35 +86,37 @@ async def begin(broker: Broker, wanted: ConnectRequest) -> Flow:
         ConflictError: the agent is not served, or too many are under way.
         TenantError: the tenant refuses, or does not answer.
     """
+    reaching = broker.reaching
     agent = _checked(broker, wanted)
-    broker.vault.users.seal()  # before a person signs in for a token it cannot seal
+    # Before a person signs in for a token that it cannot seal.
+    reaching.vault.users.seal()
     async with _time_limit():
-        if broker.access.given is not None:
+        if reaching.access.given is not None:
             # What makes clients is loaded when one is made, not at every start.
             from agentvault_tui.broker.upstream.own_client import (  # noqa: PLC0415
                 make_own_client,
             )
 
             await make_own_client(
-                broker.tenant,
-                broker.access.given,
-                broker.vault.clients,
+                reaching.tenant,
+                reaching.access.given,
+                reaching.vault.clients,
                 agent,
                 wanted.connection,
             )
-        user = broker.vault.users.of(agent.id)
+        user = reaching.vault.users.of(agent.id)
         if user is not None:
             try:
                 return await _to_consent(broker, wanted, user)
             except TenantRefusedError as error:
                 if error.error != "invalid_grant":
                     raise
-                broker.vault.users.forget(agent.id)
-        credential = broker.vault.credential(agent.id)
+                reaching.vault.users.forget(agent.id)
+        credential = reaching.vault.credential(agent.id)
         page = await begin_sign_in(
-            broker.tenant, credential.client_id, wanted.redirect_uri
+            reaching.tenant, credential.client_id, wanted.redirect_uri
         )
-        return broker.flows_to_accounts.put(Flow(new_id("cfl"), wanted, page))
+        return reaching.flows.put(Flow(new_id("cfl"), wanted, page))
 
 
 async def proceed(
@@ -139,18 +141,19 @@ async def proceed(
             agent was cut off meanwhile.
         TenantError: the tenant refuses, or does not answer.
     """
-    flow = broker.flows_to_accounts.take(flow_id)
+    reaching = broker.reaching
+    flow = reaching.flows.take(flow_id)
     answer = _answer(address)
     # RFC 6749 section 10.12: what a browser brings must be from our own request.
     # Anyone can call a loopback address, so what is not ours ends nothing.
     state = answer.get("state", "")
     if not hmac.compare_digest(state.encode(), flow.at.state.encode()):
-        broker.flows_to_accounts.put(flow)
+        reaching.flows.put(flow)
         raise UsageError(
             "that is not the address at which this page ended",
             "paste the whole address from the browser",
         )
-    if answer.get("iss", broker.tenant.issuer) != broker.tenant.issuer:
+    if answer.get("iss", reaching.tenant.issuer) != reaching.tenant.issuer:
         # RFC 9207 section 2.4: an answer of another tenant's is no answer to us.
         raise RefusedError("another tenant than ours answered there", "begin again")
     if error := answer.get("error"):
@@ -169,15 +172,16 @@ def my_account(
     broker: Broker, account: Agent | Account, user: VaultUser
 ) -> MyAccountApi:
     """Return the My Account API of an agent's vault user."""
-    tenant = broker.tenant
+    reaching = broker.reaching
+    tenant = reaching.tenant
     agent_id = account.id if isinstance(account, Agent) else account.agent_id
 
     def rotated(token: Secret) -> None:
-        broker.vault.users.keep(agent_id, replace(user, refresh_token=token))
+        reaching.vault.users.keep(agent_id, replace(user, refresh_token=token))
 
     tokens = RefreshedToken(
         tenant,
-        broker.vault.credential(agent_id),
+        reaching.vault.credential(agent_id),
         user.refresh_token,
         audience=audience(tenant),
         scope=" ".join(SCOPES),
@@ -217,17 +221,18 @@ async def _signed_in(
     broker: Broker, flow: Flow, begun: SigningIn, answer: dict[str, str]
 ) -> VaultUser:
     """Spend the code; store the refresh token of the person who signed in."""
-    agent_id, tenant = AgentId(flow.wanted.agent_id), broker.tenant
-    credential = broker.vault.credential(agent_id)
+    reaching = broker.reaching
+    agent_id, tenant = AgentId(flow.wanted.agent_id), reaching.tenant
+    credential = reaching.vault.credential(agent_id)
     code, state = answer.get("code", ""), answer["state"]
     signed_in = await finish_sign_in(tenant, credential, begun, code=code, state=state)
-    sub, name = await broker.tenant.verify_login(
+    sub, name = await reaching.tenant.verify_login(
         signed_in.id_token, client_id=credential.client_id, nonce=begun.nonce
     )
     others = {
         account.user: account.user_name
         for account in broker.registry.accounts.of(agent_id)
-        if account.issuer == broker.vault.issuer
+        if account.issuer == reaching.vault.issuer
     }
     stranger = bool(others) and sub not in others
     unserved = not broker.registry.serves(agent_id)
@@ -247,7 +252,7 @@ async def _signed_in(
     user = VaultUser(
         sub, visible(name, 120), signed_in.refresh_token, credential.client_id
     )
-    broker.vault.users.keep(agent_id, user)
+    reaching.vault.users.keep(agent_id, user)
     return user
 
 
@@ -259,7 +264,7 @@ async def _to_consent(broker: Broker, wanted: ConnectRequest, user: VaultUser) -
     )
     consent = Consent(user, accounts, connecting)
     flow = Flow(new_id("cfl"), wanted, connecting, consent)
-    return broker.flows_to_accounts.put(flow)
+    return broker.reaching.flows.put(flow)
 
 
 async def _connected(
@@ -272,7 +277,7 @@ async def _connected(
     """Complete, record, and only then let the agent use it."""
     registry, agent_id = broker.registry, AgentId(wanted.agent_id)
     epoch = registry.epoch(agent_id)
-    if broker.vault.users.sub_of(agent_id) != consent.user.sub:
+    if broker.reaching.vault.users.sub_of(agent_id) != consent.user.sub:
         # Their refresh token went with the last account: none of theirs could be used
         # any more, nor taken away.
         name = visible(consent.user.name, 60)
@@ -281,7 +286,7 @@ async def _connected(
         agent_id=agent_id,
         connection=wanted.connection,
         id="",
-        issuer=broker.vault.issuer,
+        issuer=broker.reaching.vault.issuer,
         user=consent.user.sub,
         user_name=consent.user.name,
         scopes=(),
@@ -354,7 +359,7 @@ async def _owner(broker: Broker, account: Account) -> str:
     person's account under another vault user.
     """
     try:
-        return await broker.providers.whose(account)
+        return await broker.reaching.providers.whose(account)
     except AgentVaultError as error:
         log.warning("whose account it is at the provider is unknown: %s", error.what)
         return ""
@@ -413,7 +418,7 @@ async def _without_others(broker: Broker, account: Account) -> AsyncIterator[Non
         # In one order, so that two of these do not wait for each other.
         for one in sorted(used, key=lambda one: one.agent_id):
             try:
-                await stack.enter_async_context(broker.vault.turn(one))
+                await stack.enter_async_context(broker.reaching.vault.turn(one))
             except CrowdedError:
                 raise ConflictError(
                     "tokens of this account are being asked for", "begin again"

@@ -54,7 +54,7 @@ def foresee(
     Returns:
         the verdict; its facts are `Inputs.record`.
     """
-    environment = broker.surroundings.at(source)
+    environment = broker.deciding.surroundings.at(source)
     if chain:
         environment = environment._replace(delegated=True, depth=len(chain))
     above = tuple((one, broker.registry.agent(one).name) for one in chain)
@@ -85,8 +85,9 @@ def foresee_at(
     Returns:
         the verdict.
     """
-    policy, uses = broker.policy, broker.limits
-    same_as = broker.same_as.of(action.resource) if action.resource else ()
+    deciding = broker.deciding
+    policy, uses = deciding.policy, deciding.limits
+    same_as = deciding.same_as.of(action.resource) if action.resource else ()
     inputs = Inputs.of(
         agent, action, environment, details, same_as=same_as, above=above, **how
     )
@@ -203,7 +204,7 @@ class Request(NamedTuple):
         """Say how this would be answered now; see `decide.foresee`."""
         actions = (self.action, *self.others)
         verdicts = [self._foresee(broker, one) for one in actions]
-        verdict = strictest(verdicts, broker.policy.limits.by_id)
+        verdict = strictest(verdicts, broker.deciding.policy.limits.by_id)
         if self.person and verdict.outcome is Outcome.ALLOWED:
             return overruled(
                 *(verdict, Outcome.ESCALATED, "stepup_required", self.person),
@@ -282,7 +283,7 @@ async def decide(broker: Broker, request: Request) -> Verdict:
         verdict = await _decide(broker, request)
         if broker.registry.epoch(agent_id, request.scope) == epoch:
             return verdict
-        broker.limits.release(request.decision_id)
+        broker.deciding.limits.release(request.decision_id)
         return _overtaken(broker, request, verdict)
     finally:
         broker.health.decision_seconds.observe(broker.clock.boot() - started)
@@ -323,20 +324,21 @@ def rate_of(broker: Broker, own: int | None) -> int:
 
 
 async def _decide(broker: Broker, request: Request) -> Verdict:
+    limits = broker.deciding.limits
     verdict = request.foresee(broker)
     if verdict.outcome is Outcome.ALLOWED and not (
         request.backchannel or request.exempt
     ):
         check_rate(broker, request)
     if verdict.outcome is Outcome.ALLOWED and verdict.counted:
-        broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
+        limits.reserve(request.decision_id, request.agent.id, verdict.counted)
     try:
         verdict = await call_webhooks(broker, request, verdict)
     except BaseException:
-        broker.limits.release(request.decision_id)
+        limits.release(request.decision_id)
         raise
     if verdict.outcome is not Outcome.ALLOWED:
-        broker.limits.release(request.decision_id)
+        limits.release(request.decision_id)
     return verdict
 
 
@@ -354,14 +356,14 @@ async def call_webhooks(broker: Broker, request: Request, verdict: Verdict) -> V
     hooks = _hooks_of(broker, request)
     if not hooks or verdict.outcome is Outcome.DENIED:
         return verdict
-    version = broker.policy.version
-    answers = await broker.callouts.ask(
+    version = broker.deciding.policy.version
+    answers = await broker.deciding.callouts.ask(
         [
             (hook, [_evaluation(request, one, verdict) for one in actions])
             for hook, actions in hooks
         ]
     )
-    if broker.policy.version != version:
+    if broker.deciding.policy.version != version:
         verdict = _overtaken(broker, request, verdict)
     for answer in answers:
         if answer.outcome.strictness > verdict.outcome.strictness:
@@ -373,7 +375,7 @@ def _hooks_of(broker: Broker, request: Request) -> list[tuple[HookTable, list[Ac
     """Return the call-outs for a request, each with the actions in its scopes."""
     hooks: dict[str, tuple[HookTable, list[Action]]] = {}
     for action in (request.action, *request.others):
-        for hook in broker.policy.limits.hooks_of(action):
+        for hook in broker.deciding.policy.limits.hooks_of(action):
             hooks.setdefault(hook.id, (hook, []))[1].append(action)
     return list(hooks.values())
 
@@ -446,7 +448,9 @@ def reserve_approved(broker: Broker, request: Request) -> Verdict:
     """
     verdict = request.foresee(broker)
     if verdict.counted and not denied_by_limit(verdict):
-        broker.limits.reserve(request.decision_id, request.agent.id, verdict.counted)
+        broker.deciding.limits.reserve(
+            request.decision_id, request.agent.id, verdict.counted
+        )
     return verdict
 
 

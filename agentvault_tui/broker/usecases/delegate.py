@@ -9,9 +9,10 @@ from functools import partial
 from typing import Final
 
 from agentvault_tui.broker.answers import Denied, Granted
-from agentvault_tui.broker.core import Broker, CallsCut, decide_anew
+from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.delegations import MOST_PASSED_ON
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.ending import InForce
@@ -273,7 +274,7 @@ async def _delegate(
 ) -> None:
     """Let an agent pass scopes on, once that is on disk; a cut meanwhile wins."""
     broker.ledger.check_writable()
-    await broker.cuts.record_missed()
+    await broker.recording.cuts.record_missed()
     async with broker.registry.changing[agent.id]:
         agent = broker.registry.agent(agent.id)
         after = with_delegate(agent, other.id, scopes)

@@ -42,13 +42,14 @@ log = logging.getLogger("agentvault.sign_out")
 
 async def end_held_token(broker: Broker, agent_id: AgentId) -> Tried:
     """Revoke the token at the tenant; forget it once it is seen to be dead."""
-    users, tenant = broker.vault.users, broker.tenant
+    reaching = broker.reaching
+    users, tenant = reaching.vault.users, reaching.tenant
     user = users.of(agent_id)
     if user is None:
         if users.sub_of(agent_id) is None:
             return DONE
         return Tried("the refresh token kept for it does not open")
-    credential = broker.vault.credential(agent_id)
+    credential = reaching.vault.credential(agent_id)
     if user.client_id not in {"", credential.client_id}:
         # Shown by another client it is refused, or answered as an unknown one is.
         whose = visible(user.client_id, 60)
@@ -76,7 +77,7 @@ async def end_held_token(broker: Broker, agent_id: AgentId) -> Tried:
 async def _is_gone(broker: Broker, client_id: str) -> bool:
     """Check whether the tenant is seen to have no such client."""
     try:
-        management = broker.access.management
+        management = broker.reaching.access.management
         if management is not None:
             await clients.get(management.at(Priority.REVOCATION), client_id)
     except TenantNotFoundError:
@@ -88,14 +89,15 @@ async def _is_gone(broker: Broker, client_id: str) -> bool:
 
 async def sign_out(broker: Broker, agent_id: AgentId) -> None:
     """Delete the agent's stored refresh token, and revoke it at the tenant."""
-    user = broker.vault.users.of(agent_id)
+    reaching = broker.reaching
+    user = reaching.vault.users.of(agent_id)
     if user is None:
         return
     # Before the wait: whoever signs in meanwhile is another, and is kept.
-    broker.vault.users.forget(agent_id)
+    reaching.vault.users.forget(agent_id)
     try:
-        credential = broker.vault.credential(agent_id)
-        await revoke_token(broker.tenant, credential, user.refresh_token)
+        credential = reaching.vault.credential(agent_id)
+        await revoke_token(reaching.tenant, credential, user.refresh_token)
     except (TenantError, NotFoundError) as error:
         log.warning("the tenant keeps a refresh token nobody has: %s", error.what)
 
@@ -170,8 +172,8 @@ async def disconnect(
 
 def join_accounts(broker: Broker) -> None:
     """Let a revocation's steps at the tenant end the agents' connected accounts."""
-    broker.access.holdings.disconnect = partial(_cut_account, broker)
-    broker.access.holdings.end_token = partial(end_held_token, broker)
+    broker.reaching.access.holdings.disconnect = partial(_cut_account, broker)
+    broker.reaching.access.holdings.end_token = partial(end_held_token, broker)
 
 
 async def _cut_account(broker: Broker, account: Account) -> Tried:
@@ -193,7 +195,7 @@ async def _cut_account(broker: Broker, account: Account) -> Tried:
     if at_tenant == "left":
         why = f"{where} stays: only its user can delete it, who is not signed in here"
         # What does not open may open again, from a backup of its key.
-        retained = broker.vault.users.sub_of(agent_id) == account.user
+        retained = broker.reaching.vault.users.sub_of(agent_id) == account.user
         return Tried(why, over=None if retained else "failed")
     sharers = registry.accounts.sharing(account)
     whole = [account, *_of(broker, sharers, account.connection)]
@@ -226,9 +228,9 @@ async def close_accounts(
 
 async def _delete(broker: Broker, account: Account) -> AtTenant:
     """Delete the account in Token Vault, as its user: no other party can."""
-    user = broker.vault.users.of(account.agent_id)
+    user = broker.reaching.vault.users.of(account.agent_id)
     whose = (account.issuer, account.user)
-    if user is None or whose != (broker.vault.issuer, user.sub):
+    if user is None or whose != (broker.reaching.vault.issuer, user.sub):
         return "left"
     was_there = await my_account(broker, account, user).disconnect(account.id)
     return "deleted" if was_there else "gone"
@@ -250,5 +252,5 @@ async def _forget(
     drops = [DropAccount(one.agent_id, one.connection) for one in gone]
     await broker.record_cut(
         *(account_draft(kind, one, actor, at_tenant=at_tenant) for one in accounts),
-        changes=[*drops, *broker.outbox.settle(one.agent_id for one in gone)],
+        changes=[*drops, *broker.reaching.outbox.settle(one.agent_id for one in gone)],
     )

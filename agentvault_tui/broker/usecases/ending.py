@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.pending_cuts import Decide, Decided
 from agentvault_tui.broker.usecases.stepup_end import cancelled, cancelled_draft
 from agentvault_tui.errors import NotFoundError

@@ -183,7 +183,7 @@ async def _decide(
             )
             if broker.registry.epoch(agent.id, request.scope) != epoch:
                 return await _overtaken(broker, request)
-            if verdict.policy_version != broker.policy.version:
+            if verdict.policy_version != broker.deciding.policy.version:
                 now = request.foresee(broker)
                 if now.outcome is not Outcome.ALLOWED:
                     return await deny(broker, request, POLICY_CHANGED, ANEW, now)
@@ -218,7 +218,7 @@ async def _spend(broker: Broker, request: Request, stepup: StepUp) -> Answer:
     try:
         spent = await spend_approval(broker, request.agent, stepup, draft)
     finally:
-        broker.limits.release(request.decision_id)
+        broker.deciding.limits.release(request.decision_id)
     if spent:
         return Permitted(APPROVED, "A person approved this.", request.decision_id)
     return await _overtaken(broker, request)

@@ -130,7 +130,7 @@ async def exchange(
     )
     permit = _Permit(agent, account, request.scope, request.decision_id, epoch)
     try:
-        async with broker.vault.turn(account):
+        async with broker.reaching.vault.turn(account):
             return await _deliver(broker, permit)
     except CrowdedError:
         return await _missed(broker, permit, _queue())
@@ -154,7 +154,7 @@ async def deliver_approved(
         return await deny(broker, request, "request_changed", message, verdict)
     permit = _Permit(agent, account, stepup.scope, stepup.decision_id, epoch)
     try:
-        async with broker.vault.turn(account):
+        async with broker.reaching.vault.turn(account):
             current = broker.stepups.get(stepup.id)
             if current.status is not StepUpStatus.APPROVED:
                 return Spent()
@@ -200,7 +200,7 @@ def _request(
     scopes = settings.scopes if settings else ()
 
     def rank(name: str) -> int:
-        entry = broker.policy.catalogue.get(name)
+        entry = broker.deciding.policy.catalogue.get(name)
         return entry.risk.rank if entry else len(Risk)
 
     performs = max(scopes, key=rank, default="")
@@ -228,7 +228,7 @@ async def _as_approved(
     """Deliver on an approval that waits for exactly this request; else ask for one."""
     permit = _Permit(request.agent, account, request.scope, request.decision_id, epoch)
     try:
-        async with broker.vault.turn(account):
+        async with broker.reaching.vault.turn(account):
             if _overtaken(broker, permit):
                 return await _void(broker, permit)
             for stepup in broker.stepups.decided():
@@ -271,7 +271,7 @@ async def _spend(
         delivered = isinstance(answer, Provided)
         return answer
     finally:
-        broker.limits.release(permit.decision_id)
+        broker.deciding.limits.release(permit.decision_id)
         # A revocation has ended the approval with the rest: nothing to put back.
         if not delivered and not _overtaken(broker, permit):
             registry.stepups.put_back(spent, approved)
@@ -284,13 +284,14 @@ async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
 
     If the agent was revoked meanwhile, the provider's answer never leaves here.
     """
+    reaching = broker.reaching
     registry, account = broker.registry, permit.account
     if _overtaken(broker, permit):
         return await _void(broker, permit)
     held = registry.provider_tokens.get(account)
     fresh = held is None
     if held is None:
-        exchanged = await broker.vault.exchange(account)
+        exchanged = await reaching.vault.exchange(account)
         if isinstance(exchanged, NoToken):
             return await _missed(broker, permit, exchanged)
         longest = broker.settings.tokens.lease
@@ -298,7 +299,7 @@ async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
         held = HeldProviderToken.of(broker.clock, account, exchanged, longest)
     if _overtaken(broker, permit):
         # Nobody has it, so it serves to revoke what they have.
-        broker.outbox.keep_undelivered(held)
+        reaching.outbox.keep_undelivered(held)
         return await _void(broker, permit)
     lease = registry.leases.note(account, held.thumbprint, held.until)
     expires_in = max(1, int(held.lease.remaining(broker.clock)))
@@ -308,7 +309,7 @@ async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
     drafts = _deliveries(broker, permit, held, expires_in, fresh=fresh)
     await broker.record(*drafts, changes=changes)
     if _overtaken(broker, permit):
-        broker.outbox.keep_undelivered(held)
+        reaching.outbox.keep_undelivered(held)
         return await _void(broker, permit)
     registry.provider_tokens.put(held)
     return Provided(held.token, held.scope, expires_in, permit.decision_id)
@@ -316,7 +317,7 @@ async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
 
 def _epoch(broker: Broker, agent_id: AgentId, scope: str) -> _Epoch:
     """Return a value that changes whenever a decision must not take effect any more."""
-    return broker.registry.epoch(agent_id, scope), broker.policy.version
+    return broker.registry.epoch(agent_id, scope), broker.deciding.policy.version
 
 
 def _overtaken(broker: Broker, permit: _Permit) -> bool:

@@ -50,8 +50,8 @@ async def held_content(broker: Broker, stepup: StepUp) -> HeldContent:
         LedgerError: another broker may have it, and could not be asked.
     """
     described, body = Described.of(stepup.request or {}), None
-    if broker.gateway is not None:
-        body = await broker.gateway.held_body(stepup.id)
+    if broker.extensions.gateway is not None:
+        body = await broker.extensions.gateway.held_body(stepup.id)
     try:
         return await asyncio.to_thread(read, described, body)
     except ForeignBodyError:
@@ -78,8 +78,8 @@ async def held_documents(
     documents: list[tuple[DocumentInfo, HeldContent]] = []
     for place, one in enumerate((stepup.request or {}).get("references", ())):
         described, body = convert(one, DocumentInfo), None
-        if broker.gateway is not None:
-            body = await broker.gateway.held_body(f"{stepup.id}/{place}")
+        if broker.extensions.gateway is not None:
+            body = await broker.extensions.gateway.held_body(f"{stepup.id}/{place}")
         try:
             content = await asyncio.to_thread(read, described.described, body)
         except ForeignBodyError:

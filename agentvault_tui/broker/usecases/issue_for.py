@@ -45,9 +45,9 @@ async def issue_for(
         RefusedError: policy allows nothing of it without a person, or at all.
         LedgerError: the decision could not be recorded.
     """
-    catalogue = broker.policy.catalogue
+    catalogue = broker.deciding.policy.catalogue
     resource = canonical_resource(resource)
-    acted_on = None if audiences_of(resource, broker.issuer) else resource
+    acted_on = None if audiences_of(resource, broker.admitting.url) else resource
 
     def at_once(scope: str) -> bool:
         if scope not in catalogue:

@@ -13,7 +13,6 @@ from agentvault_tui.broker.stepups import stepup_draft
 from agentvault_tui.broker.usecases.approvals import (
     CUTTING,
     approved_by,
-    changed_since,
     check_person,
     confirm,
     end_gathered,
@@ -88,7 +87,7 @@ async def mint_verified(
     # Not before this flow, rather than this request: with two requests waiting,
     # the factor shown for one must not serve the other (RFC 9470 section 4 would
     # let it, within a max_age).
-    identity = await broker.tenant.verify_id_token(
+    identity = await broker.reaching.tenant.verify_id_token(
         tokens.id_token, not_before=flow.started_at, until=flow.expires
     )
     if not may_approve(identity, broker.settings):
@@ -119,7 +118,7 @@ async def mint_verified(
 
     async def mint() -> bool:
         """Mint the token, unless the approver lost the right meanwhile."""
-        if changed_since(broker, identity.sub, shown):
+        if broker.reaching.people.changed_since(identity.sub, shown):
             raise IdentityError(
                 "stale",
                 f"{visible(identity.name, 60)} was changed at the tenant meanwhile",
@@ -140,7 +139,7 @@ async def mint_verified(
 async def _end_overtaken(broker: Broker, stepup_id: StepUpId, since: datetime) -> None:
     """End approvals of people revoked *since*, which `end_gathered` left to this."""
     for sub in approved_by(broker.stepups.get(stepup_id)):
-        if changed_since(broker, sub, since, CUTTING):
+        if broker.reaching.people.changed_since(sub, since, CUTTING):
             await end_gathered(broker, sub)
 
 
@@ -167,7 +166,7 @@ async def mint_elevated(
     stepup = registry.stepups.get(started.id)
     if (
         is_overtaken(broker, stepup, started)
-        or stepup.policy_version != broker.policy.version
+        or stepup.policy_version != broker.deciding.policy.version
         or not registry.serves(stepup.agent_id)
     ):
         return False
@@ -197,7 +196,7 @@ async def mint_elevated(
         count = registry.stepups.get(stepup.id).count
         registry.stepups.put(replace(approved, count=count))
         registry.put_token(token)
-        if stepup.policy_version != broker.policy.version and not still_issued(
+        if stepup.policy_version != broker.deciding.policy.version and not still_issued(
             broker, token
         ):
             return False

@@ -44,7 +44,7 @@ async def rename_agent(
         LedgerUnwritableError: it could not be recorded, and stays as it was.
     """
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
-        await broker.cuts.record_missed()
+        await broker.recording.cuts.record_missed()
         agent = broker.registry.agent(agent_id)
         check_rename(broker, agent, name)
         after = replace(agent, name=name)
@@ -104,12 +104,12 @@ def _rules_of(broker: Broker, name: str) -> Iterator[str]:
     """Yield the places whose rules name an agent, and not its id."""
     if any(name in rule.agents for rule in broker.settings.stepup.rules):
         yield "[[stepup.rules]] of config.toml"
-    if any(name in limit.agents for limit in broker.policy.limits.limits):
+    if any(name in limit.agents for limit in broker.deciding.policy.limits.limits):
         yield "limits.toml"
-    text = broker.policy.text
+    text = broker.deciding.policy.text
     if "principal.name" in text and json.dumps(name, ensure_ascii=False) in text:
         yield "policy.cedar"
-    for uses in broker.name_uses:
+    for uses in broker.extensions.name_uses:
         yield from uses(name)
 
 
@@ -153,7 +153,7 @@ async def remove_agent(broker: Broker, agent_id: str, operator: Actor) -> Agent:
         LedgerUnwritableError: it could not be recorded, and stays as it was.
     """
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
-        await broker.cuts.record_missed()
+        await broker.recording.cuts.record_missed()
         agent = broker.registry.agent(agent_id)
         if agent.removed_at is not None:
             return agent
@@ -209,5 +209,5 @@ def _names_in(places: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _places(broker: Broker) -> dict[str, list[str]]:
-    places: dict[str, list[str]] = json.loads(broker.meta.get(_PLACES, "{}"))
+    places: dict[str, list[str]] = json.loads(broker.recording.meta.get(_PLACES, "{}"))
     return places

@@ -8,8 +8,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 
-from agentvault_tui.broker.core import Broker, CallsCut
+from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.usecases.ending import Cut, unused
 from agentvault_tui.broker.usecases.stepup_end import (
@@ -73,7 +74,9 @@ class PanicEnd:
             self._before = registry.panic
             self._panic = _switch_on(broker, self._reason, self._operator)
             registry.panic = self._panic
-        self._calls = self._calls.plus(broker.cut_calls(None, by=self._operator))
+        self._calls = self._calls.plus(
+            broker.extensions.cut_calls(None, by=self._operator)
+        )
         waiting = [*registry.stepups.open(), *unused(broker)]
         self._waiting |= {one.id: one for one in waiting}
         self._delegated = max(self._delegated, len(registry.delegations))
@@ -123,7 +126,7 @@ class PanicEnd:
         return (
             Kept.LEDGER
             if durabilities == {Kept.LEDGER}
-            else self._broker.cuts.durability
+            else self._broker.recording.cuts.durability
         )
 
     def _cancel(self, stepups: Sequence[StepUp]) -> Decided | None:

@@ -72,10 +72,10 @@ async def apply_policy(
         PolicyError: the texts cannot be put in effect.
         LedgerError: it could not be recorded; nothing was changed.
     """
-    async with broker.policy_state.applying:
+    async with broker.deciding.state.applying:
         before, policy = await preview(broker, texts, plan)
         detail = {"plan": plan, "why": reason}
-        if not may_loosen and not only_tightens(broker.policy, policy):
+        if not may_loosen and not only_tightens(broker.deciding.policy, policy):
             raise ConflictError(
                 "the active policy has changed meanwhile, and this would loosen it",
                 "look at it, and apply again",
@@ -105,10 +105,10 @@ async def preview(
     """
     before, counts = await _texts_now(broker)
     wanted = counts._replace(**texts)
-    if plan is not None and plan != wanted.plan_digest(broker.policy.version):
+    if plan is not None and plan != wanted.plan_digest(broker.deciding.policy.version):
         raise ConflictError(
             f"'{visible(plan, 80)}' is no plan of these texts under the policy in"
-            f" force, {broker.policy.version}",
+            f" force, {broker.deciding.policy.version}",
             "plan again: agentvault policy plan",
         )
     return before, await prepare(broker, before, wanted)
@@ -136,7 +136,7 @@ async def check_rules(broker: Broker, policy: Policy, *, strict: bool) -> None:
 
     # In a thread: it compares each rule with all the others.
     there, new_problems = await asyncio.to_thread(
-        lambda: (find(broker.policy), find(policy))
+        lambda: (find(broker.deciding.policy), find(policy))
     )
     active = {(one.rule, one.what) for one in there}
     new = [one for one in new_problems if (one.rule, one.what) not in active]
@@ -152,13 +152,13 @@ async def _texts_now(broker: Broker) -> tuple[PolicyTexts, PolicyTexts]:
     A team's files are read once they are in step with it. If an edit needs a factor,
     the active texts count: a person who approves another change has not seen the edit.
     """
-    if broker.files is not None:
-        await broker.files.look()
+    if broker.team.files is not None:
+        await broker.team.files.look()
     if not await asks_factor(broker):
         on_disk = read_texts(broker.home)
         return on_disk, on_disk
     await reload_policy(broker)  # what only tightens counts at once
-    return read_texts(broker.home), broker.policy.texts
+    return read_texts(broker.home), broker.deciding.policy.texts
 
 
 async def prepare(broker: Broker, before: PolicyTexts, wanted: PolicyTexts) -> Policy:
@@ -170,7 +170,7 @@ async def prepare(broker: Broker, before: PolicyTexts, wanted: PolicyTexts) -> P
     """
     if any(len((text or "").encode()) > MAX_FILE for text in wanted):
         raise PolicyError(f"a text is larger than {MAX_FILE // 1024} KiB")
-    last = broker.policy.texts
+    last = broker.deciding.policy.texts
     if wanted == last == before:
         raise ConflictError("this is in force already")
     check_replaceable(broker.home)
@@ -199,7 +199,7 @@ async def put_applied(broker: Broker, policy: Policy, changes: list[Change]) -> 
         if problem is None and read_texts(broker.home) != policy.texts:
             policy.seen = ()
     switch_policy(broker, policy)
-    broker.policy_state.problem = problem
+    broker.deciding.state.problem = problem
     policy_is_recorded(broker, changes)
     broker.health.changed()
     if problem is None:
@@ -225,11 +225,13 @@ async def reset_policy(
         LedgerError: it could not be recorded; the policy is as it was.
     """
     texts = None
-    async with broker.policy_state.applying:
+    async with broker.deciding.state.applying:
         gone = check_gone(broker, names)
         if names or await asks_factor(broker):  # no one approved other edits
             members = dict(zip(FILES, PolicyTexts._fields, strict=True))
-            texts = broker.policy.texts._replace(**{members[one]: None for one in gone})
+            texts = broker.deciding.policy.texts._replace(
+                **{members[one]: None for one in gone}
+            )
         policy = load_policy(broker.home, texts=texts)
         if texts is not None:
             policy.seen = ()  # an edit that waits is looked at again
@@ -253,7 +255,7 @@ async def record_applied(
         await broker.record(draft, changes=changes, urgent=True)
     except LedgerError:
         # Whether it was written is not known: what is in force is recorded anew.
-        broker.policy_state.recorded = "unknown"
+        broker.deciding.state.recorded = "unknown"
         raise
 
 
@@ -270,7 +272,7 @@ def check_gone(broker: Broker, names: Sequence[str] = ()) -> tuple[str, ...]:
     Raises:
         ConflictError: none is gone, or one of *names* is not.
     """
-    gone = broker.policy.texts.gone(read_texts(broker.home))
+    gone = broker.deciding.policy.texts.gone(read_texts(broker.home))
     if not gone or not {*names} <= {*gone}:
         raise ConflictError(
             "no file of the active policy is gone"
@@ -320,11 +322,11 @@ async def edits_of(broker: Broker, wanted: FilesRequest) -> TextEdits:
     policy: Policy | None = None
     try:
         if wanted.services:
-            if broker.gateway is None:
+            if broker.extensions.gateway is None:
                 raise UsageError("this broker has no gateway, and so no services")
-            befores = await broker.gateway.changed_services(wanted.services)
+            befores = await broker.extensions.gateway.changed_services(wanted.services)
             services = {n: (was, wanted.services[n]) for n, was in befores.items()}
-        (before, counts), now = await _texts_now(broker), broker.policy.texts
+        (before, counts), now = await _texts_now(broker), broker.deciding.policy.texts
         after = wanted.limits
         if after is not UNSET and not after == before.limits == now.limits:
             limits = now.limits, after
@@ -346,9 +348,9 @@ async def putting(
     async with AsyncExitStack() as stack:
         drafts: list[Draft] = []
         changes: list[Change] = []
-        if edits.services and broker.gateway:
+        if edits.services and broker.extensions.gateway:
             texts = {name: after for name, (_, after) in edits.services.items()}
-            writing = broker.gateway.put_services(texts, operator, digest)
+            writing = broker.extensions.gateway.put_services(texts, operator, digest)
             drafts, changes = await stack.enter_async_context(writing)
         rows: list[Change] = []
         if edits.policy:
@@ -360,7 +362,7 @@ async def putting(
         except LedgerError:
             if edits.policy:
                 # Whether it was written is not known.
-                broker.policy_state.recorded = "unknown"
+                broker.deciding.state.recorded = "unknown"
             raise
         if edits.policy:
             await put_applied(broker, edits.policy, rows)

@@ -182,23 +182,24 @@ async def take_over_policy(broker: Broker) -> None:
 
     The copy is outside the chain: one that is not as named counts as unknown.
     """
+    deciding = broker.deciding
     broker.registry.admits = partial(admits, broker)
-    broker.limits.define(broker.policy.limits)
+    deciding.limits.define(deciding.policy.limits)
     named = await _named(broker.ledger)
-    version, texts = read_kept(broker.meta.get(POLICY))
+    version, texts = read_kept(broker.recording.meta.get(POLICY))
     same = not named or texts.digest() == named
-    if broker.files is not None:
-        broker.files.on_policy = partial(_edited, broker)
+    if broker.team.files is not None:
+        broker.team.files.on_policy = partial(_edited, broker)
         if named and same:
-            broker.files.put_policy(texts)
-    broker.policy_state.recorded = version if same else "unknown"
-    if named and same and texts != broker.policy.texts:
+            broker.team.files.put_policy(texts)
+    deciding.state.recorded = version if same else "unknown"
+    if named and same and texts != deciding.policy.texts:
         # Edited while nothing ran.
-        last, edited = kept_policy(broker.home, texts), broker.policy
-        if await broker.policy_state.hold(last, edited):
-            last.seen, broker.policy = edited.seen, last
-            broker.limits.define(last.limits)
-    if not same or broker.meta.get(_CHECKED) != broker.policy.version:
+        last, edited = kept_policy(broker.home, texts), deciding.policy
+        if await deciding.state.hold(last, edited):
+            last.seen, deciding.policy = edited.seen, last
+            deciding.limits.define(last.limits)
+    if not same or broker.recording.meta.get(_CHECKED) != deciding.policy.version:
         _begin_recheck(broker)
 
 
@@ -210,62 +211,69 @@ async def reload_policy(broker: Broker) -> None:
     Args:
         broker: the broker; its files are read.
     """
-    if broker.files is None and changed(broker.policy, broker.home):
+    if broker.team.files is None and changed(broker.deciding.policy, broker.home):
         await _reload(broker)
 
 
 async def _edited(broker: Broker, texts: PolicyTexts, problem: str | None) -> None:
     """Put this home's files in effect, unless one of them has a problem."""
-    state, now = broker.policy_state, broker.policy
+    deciding = broker.deciding
+    state, now = deciding.state, deciding.policy
     if problem is not None or texts == now.texts:
         await _undo(broker)
     if problem is not None:
         if problem != state.problem:
             state.problem, state.refused = problem, None
             broker.health.changed()
-    elif texts not in {state.refused, None if state.problem else broker.policy.texts}:
+    elif texts not in {
+        state.refused,
+        None if state.problem else deciding.policy.texts,
+    }:
         await _reload(broker, texts)
 
 
 async def _undo(broker: Broker) -> None:
     """Cancel the change of an edit that the files do not have any more."""
-    if broker.policy_state.held:
-        broker.policy_state.refused = None
-        await broker.policy_state.hold(broker.policy, broker.policy)
+    deciding = broker.deciding
+    if deciding.state.held:
+        deciding.state.refused = None
+        await deciding.state.hold(deciding.policy, deciding.policy)
 
 
 async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
-    last = broker.policy
+    deciding = broker.deciding
+    last = deciding.policy
     try:
         # In a thread: it takes about as long as fifty decisions.
         policy = await asyncio.to_thread(load_policy, broker.home, last.texts, texts)
     except PolicyError as error:
         await _undo(broker)
-        broker.policy_state.problem = error.diagnosis()
-        broker.policy_state.refused = texts
-        log.warning("policy not reloaded: %s", broker.policy_state.problem)
+        deciding.state.problem = error.diagnosis()
+        deciding.state.refused = texts
+        log.warning("policy not reloaded: %s", deciding.state.problem)
         broker.health.changed()
         return
-    if await broker.policy_state.hold(last, policy):
+    if await broker.deciding.state.hold(last, policy):
         # Looked at again once the files are others, or where no person was asked.
-        asked_for = broker.policy_state.held is not None
+        asked_for = broker.deciding.state.held is not None
         last.seen = policy.seen if asked_for else ()
-        broker.policy_state.problem = None
-        broker.policy_state.refused = texts if asked_for else None
-    elif broker.policy is last:
+        broker.deciding.state.problem = None
+        broker.deciding.state.refused = texts if asked_for else None
+    elif broker.deciding.policy is last:
         await _put_in_force(broker, policy, SYSTEM)
     else:  # another came meanwhile, which it was not compared with
-        broker.policy.seen = ()
+        broker.deciding.policy.seen = ()
 
 
 def switch_policy(broker: Broker, policy: Policy) -> None:
     """Decide by *policy* from now on, and look at live tokens again."""
-    changed = policy.version != broker.policy.version
-    if broker.policy_state.recorded is None:
-        broker.policy_state.recorded = broker.policy.version
-    broker.policy = policy
-    broker.policy_state.problem = broker.policy_state.refused = None
-    broker.limits.define(policy.limits)
+    deciding = broker.deciding
+    changed = policy.version != deciding.policy.version
+    if deciding.state.recorded is None:
+        deciding.state.recorded = deciding.policy.version
+    deciding.policy = policy
+    deciding.state.problem = deciding.state.refused = None
+    deciding.limits.define(policy.limits)
     if changed:
         _begin_recheck(broker)
 
@@ -278,8 +286,8 @@ async def follow_policy(broker: Broker, value: str) -> None:
         value: version and texts, as `copy_of` writes them.
     """
     version, texts = read_kept(value)
-    broker.policy_state.recorded = version
-    if texts != broker.policy.texts:
+    broker.deciding.state.recorded = version
+    if texts != broker.deciding.policy.texts:
         if texts.digest() != await _named(broker.ledger, started=False):
             broker.ledger.distrust("has a policy in force that no event names")
             return
@@ -292,8 +300,8 @@ async def follow_policy(broker: Broker, value: str) -> None:
             return
         switch_policy(broker, policy)
         broker.health.changed()
-    if broker.files is not None:
-        broker.files.put_policy(texts)
+    if broker.team.files is not None:
+        broker.team.files.put_policy(texts)
 
 
 async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
@@ -318,17 +326,18 @@ def policy_record(
     broker: Broker, actor: Actor = SYSTEM
 ) -> tuple[list[Draft], list[Change]]:
     """Return the record of the active policy that the ledger lacks."""
-    policy, drafts = broker.policy, list[Draft]()
-    before, after = broker.policy_state.recorded, policy.version
+    deciding = broker.deciding
+    policy, drafts = deciding.policy, list[Draft]()
+    before, after = deciding.state.recorded, policy.version
     copy = copy_of(policy)
     metas = [copy]
-    if broker.policy_state.checked is None:
+    if deciding.state.checked is None:
         metas.append(Meta(_CHECKED, after))
     changes: list[Change] = [
-        one for one in metas if broker.meta.get(one.key) != one.value
+        one for one in metas if broker.recording.meta.get(one.key) != one.value
     ]
     # Also where the rules are the same: the chain names what the files said.
-    record = broker.meta.get(POLICY)
+    record = broker.recording.meta.get(POLICY)
     moved = record is not None and before == after and record != copy.value
     if moved or (before is not None and before != after):
         more = _by_file(broker) if actor is SYSTEM else {}
@@ -340,12 +349,14 @@ def policy_record(
 
 def _by_file(broker: Broker) -> dict[str, Any]:
     """Return the detail of an edit's event, against the last record."""
-    _, before = read_kept(broker.meta.get(POLICY))
-    changed = policy_changes(before, broker.policy.texts)
+    _, before = read_kept(broker.recording.meta.get(POLICY))
+    changed = policy_changes(before, broker.deciding.policy.texts)
     if not changed:
         return {}  # such as a version of ours that reads the same text otherwise
     try:
-        tightens = only_tightens(kept_policy(broker.home, before), broker.policy)
+        tightens = only_tightens(
+            kept_policy(broker.home, before), broker.deciding.policy
+        )
     except PolicyError:
         tightens = False  # Unknown makes an answer stricter.
     return by_file(() if tightens else policy_kinds(changed), *changed)
@@ -358,7 +369,7 @@ def changed_draft(
 
     *more* has further members of the event.
     """
-    before = broker.policy_state.recorded
+    before = broker.deciding.state.recorded
     texts, named = kept_texts(policy)
     granted = {scope for agent in broker.registry.agents() for scope in agent.scopes}
     missing = [name for name in granted if name not in policy.catalogue]
@@ -392,16 +403,16 @@ def kept_texts(policy: Policy) -> tuple[list[KeptText], dict[str, object]]:
 
 def policy_is_recorded(broker: Broker, changes: Sequence[Change]) -> None:
     """Note that the ledger has, or is about to have, the rows of `policy_record`."""
-    broker.policy_state.recorded = broker.policy.version
+    broker.deciding.state.recorded = broker.deciding.policy.version
     metas = [one for one in changes if isinstance(one, Meta)]
     values = {one.key: one.value for one in metas if one.value is not None}
-    broker.meta.update(values)
-    if broker.files is not None and POLICY in values:
-        broker.files.put_policy(read_kept(values[POLICY])[1])
+    broker.recording.meta.update(values)
+    if broker.team.files is not None and POLICY in values:
+        broker.team.files.put_policy(read_kept(values[POLICY])[1])
 
 
 def _begin_recheck(broker: Broker) -> None:
-    state = broker.policy_state
+    state = broker.deciding.state
     state.unchecked = broker.registry.token_hashes()
     state.checked = set() if state.unchecked else None
     if state.unchecked:
@@ -410,7 +421,7 @@ def _begin_recheck(broker: Broker) -> None:
 
 def admits(broker: Broker, token: Token) -> bool:
     """Check whether the policy in effect lets a live token be; end it if not."""
-    checked = broker.policy_state.checked
+    checked = broker.deciding.state.checked
     if checked is None or token.sha256 in checked:
         return True
     checked.add(token.sha256)
@@ -422,8 +433,8 @@ def still_issued(broker: Broker, token: Token) -> bool:
     if _would_issue(broker, token):
         return True
     if broker.registry.drop_token(token):
-        broker.policy_state.outdated += [token, *broker.end_below([token])]
-        broker.policy_state.due.set()
+        broker.deciding.state.outdated += [token, *broker.end_below([token])]
+        broker.deciding.state.due.set()
     return False
 
 
@@ -450,7 +461,7 @@ def _would_issue(broker: Broker, token: Token) -> bool:
 def not_denied(broker: Broker, agent: Agent, source: str | None) -> Verdict | None:
     """Return policy's answer about a scope of *agent* that it does not deny."""
     for scope in agent.scopes:
-        if scope in broker.policy.catalogue:
+        if scope in broker.deciding.policy.catalogue:
             action = Action((scope,), scope)
             verdict = foresee(broker, agent, action, source, exempt=True)
             if verdict.outcome is not Outcome.DENIED:
@@ -471,7 +482,7 @@ def action_of(broker: Broker, token: Token) -> Action:
     details: list[dict[str, Any]] = json.loads(token.authorization_details or "[]")
     ours = next((one for one in details if one.get("type") == DETAIL_TYPE), {})
     scopes = tuple(token.scope.split())
-    audience = audiences_of(token.resource, broker.issuer)
+    audience = audiences_of(token.resource, broker.admitting.url)
     return Action(
         scopes,
         ours.get("action", scopes[0] if scopes else ""),
@@ -484,14 +495,14 @@ def action_of(broker: Broker, token: Token) -> Action:
 async def recheck(broker: Broker) -> None:
     """Look at all live tokens again whenever the policy changed; until cancelled."""
     while True:
-        await broker.policy_state.due.wait()
-        broker.policy_state.due.clear()
+        await broker.deciding.state.due.wait()
+        broker.deciding.state.due.clear()
         await recheck_tokens(broker)
 
 
 async def recheck_tokens(broker: Broker) -> None:
     """Look at the live tokens that were issued under another policy, a few a turn."""
-    state = broker.policy_state
+    state = broker.deciding.state
     while state.unchecked or state.outdated:
         for _ in range(min(_A_TURN, len(state.unchecked))):
             broker.registry.token(state.unchecked.pop())  # asks `admits`
@@ -517,7 +528,7 @@ def _ended_approval(broker: Broker, stepup_id: StepUpId) -> tuple[Draft, StepUp]
 
 async def _record_outdated(broker: Broker) -> None:
     """Record the next tokens that ended, and the approvals they came from."""
-    batch = broker.policy_state.outdated[:_A_RECORD]
+    batch = broker.deciding.state.outdated[:_A_RECORD]
     drafts: list[Draft] = []
     changes: list[Change] = []
     for token in batch:
@@ -532,7 +543,7 @@ async def _record_outdated(broker: Broker) -> None:
         log.warning("tokens ended by a policy are recorded later: %s", error.what)
         await asyncio.sleep(_RETRY)
     else:
-        del broker.policy_state.outdated[: len(batch)]
+        del broker.deciding.state.outdated[: len(batch)]
         for change in changes:
             if isinstance(change, StepUp):
                 broker.stepups.put(change)

@@ -43,17 +43,18 @@ def hold_policy_edits(broker: Broker) -> None:
     Args:
         broker: the broker, before its policy's files are looked at.
     """
-    broker.policy_state.hold = partial(_hold, broker)
-    broker.carriers[EDIT] = partial(_carry, broker)
-    broker.states[_ON_DISK] = lambda _: read_texts(broker.home).digest()
-    broker.states[_AT_BROKER] = lambda _: ""
+    extensions = broker.extensions
+    broker.deciding.state.hold = partial(_hold, broker)
+    extensions.carriers[EDIT] = partial(_carry, broker)
+    extensions.states[_ON_DISK] = lambda _: read_texts(broker.home).digest()
+    extensions.states[_AT_BROKER] = lambda _: ""
     waiting = _changes_of(broker)
-    broker.policy_state.held = waiting[-1].id if waiting else None
+    broker.deciding.state.held = waiting[-1].id if waiting else None
 
 
 async def _hold(broker: Broker, last: Policy, edited: Policy) -> bool:
     """Check whether *edited* has to wait; then it is asked for, once."""
-    broker.policy_state.held = None
+    broker.deciding.state.held = None
     waits = (
         last.texts != edited.texts
         and not only_tightens(last, edited)
@@ -87,7 +88,7 @@ async def _cancel_outdated(broker: Broker, held: str | None) -> None:
 
 async def _ask(broker: Broker, last: Policy, edited: Policy) -> str | None:
     """Ask a person about *edited*; return the id of the change, if it could be."""
-    record = broker.meta.get(POLICY)
+    record = broker.recording.meta.get(POLICY)
     if record is not None and read_kept(record)[1] != last.texts:
         return None  # another policy was applied meanwhile: the next look compares
     changed = policy_changes(last.texts, edited.texts)
@@ -107,7 +108,7 @@ async def _ask(broker: Broker, last: Policy, edited: Policy) -> str | None:
     except AgentVaultError as error:  # the next look asks again
         log.warning("an edit of the policy waits: %s", error.what)
         return None
-    broker.policy_state.held = change.id
+    broker.deciding.state.held = change.id
     broker.health.changed()
     return change.id
 
@@ -116,5 +117,5 @@ async def _carry(broker: Broker, request: Mapping[str, Any], actor: Actor) -> by
     """Apply the edited texts, once they are approved."""
     texts = PolicyTexts(**request["body"])._asdict()
     await apply_policy(broker, texts, actor, None, "")
-    broker.policy_state.held = None
+    broker.deciding.state.held = None
     return b"{}"

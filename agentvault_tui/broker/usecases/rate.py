@@ -57,7 +57,7 @@ async def change_rate(
         LedgerUnwritableError: it could not be recorded, and stays as it was.
     """
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
-        await broker.cuts.record_missed()
+        await broker.recording.cuts.record_missed()
         agent = broker.registry.agent(agent_id)
         if not may_raise and raises_rate(broker, agent, wanted):
             raise ConflictError(

@@ -131,17 +131,20 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     if (
         seen is None
         or not token_info.scope  # says who asks at the gateway, and nothing to others
-        or audiences_of(token_info.resource, broker.issuer)
+        or audiences_of(token_info.resource, broker.admitting.url)
     ):
         return Introspection(None)
     # The catalogue in force counts beside the one the token was issued under.
-    elevated, catalogue = token_info.kind is TokenKind.ELEVATED, broker.policy.catalogue
+    elevated, catalogue = (
+        token_info.kind is TokenKind.ELEVATED,
+        broker.deciding.policy.catalogue,
+    )
     if not (
         elevated
         or token_info.single_use
         or catalogue.is_single_use(token_info.scope.split())
     ):
-        broker.uses.count(token_info, caller)
+        broker.recording.uses.count(token_info, caller)
         return Introspection(seen)
     broker.ledger.check_writable()  # or it would be spent, and nobody have an answer
     family = broker.registry.delegations.family(token_info)
@@ -194,13 +197,13 @@ async def end_token(broker: Broker, agent: Agent, live: Token) -> None:
     Raises:
         LedgerUnwritableError: see `revoke_token`.
     """
-    if not broker.cuts.may_end(agent.id):
+    if not broker.recording.cuts.may_end(agent.id):
         raise LedgerUnwritableError("what you ended before is not recorded yet")
     ended, _ = broker.end_tokens([live])
     if live in ended:
         below, actor = [one for one in ended if one is not live], broker.actor(agent)
         await broker.record_cut(
-            *broker.uses.ended(live),
+            *broker.recording.uses.ended(live),
             revoked_draft(live, actor, "handed back"),
             changes=[DropToken(live.id)],
         )
@@ -263,6 +266,7 @@ async def deliver(
 async def _give_out(
     broker: Broker, agent: Agent, stepup: StepUp, minted: Token, verdict: Verdict
 ) -> Granted | Denied:
+    deciding = broker.deciding
     registry = broker.registry
     fetched = replace(stepup, fetched_at=broker.clock.now())
     registry.stepups.put(fetched)  # before the wait: a second poll finds it spent
@@ -277,7 +281,7 @@ async def _give_out(
         expires=expires,
     )
     epoch = registry.epoch(agent.id, token.scope)
-    version = broker.policy.version
+    version = deciding.policy.version
     try:
         draft = _delivery(broker, agent, stepup, token)
         if verdict.counted:
@@ -286,7 +290,7 @@ async def _give_out(
     except BaseException:
         registry.stepups.put_back(fetched, stepup)
         registry.put_back([minted])
-        if version != broker.policy.version and registry.lives(minted):
+        if version != deciding.policy.version and registry.lives(minted):
             still_issued(broker, minted)
         raise
     finally:
@@ -297,7 +301,7 @@ async def _give_out(
         return Denied(reason, message, stepup.decision_id)
     registry.put_token(token)
     # While it was recorded a check of all live tokens did not see it.
-    if version != broker.policy.version and not still_issued(broker, token):
+    if version != deciding.policy.version and not still_issued(broker, token):
         return Denied(POLICY_CHANGED, ANEW, stepup.decision_id)
     return Granted(secret, token, ttl, stepup.decision_id)
 
@@ -431,8 +435,8 @@ async def _record_redemption(
         raise
     except LedgerError:
         # The caller hears of an error, the token stays spent, and so it must on disk.
-        broker.cuts.missed(changes, token.agent_id)
-        await broker.cuts.keep()
+        broker.recording.cuts.missed(changes, token.agent_id)
+        await broker.recording.cuts.keep()
         raise
     finally:
         for one in (token, *family):

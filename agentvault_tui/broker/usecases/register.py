@@ -279,7 +279,7 @@ def check_scopes(broker: Broker, scopes: tuple[str, ...]) -> None:
     Raises:
         UsageError: with the unknown scope and up to three near ones.
     """
-    catalogue = broker.policy.catalogue
+    catalogue = broker.deciding.policy.catalogue
     for scope in scopes:
         if catalogue.get(scope) is None:
             near = catalogue.nearest(scope)

@@ -218,6 +218,6 @@ async def stand_in(
         return None
     broker.stepups.put(stepup)
     registry.put_token(token)
-    if stepup.policy_version != broker.policy.version:
+    if stepup.policy_version != broker.deciding.policy.version:
         still_issued(broker, token)
     return stepup

@@ -181,7 +181,7 @@ async def issue(
         )
         return await deny(broker, request, "too_many_tokens", message, verdict)
     secret = new_secret("av_t")
-    single_use = broker.policy.catalogue.is_single_use(request.action.scopes)
+    single_use = broker.deciding.policy.catalogue.is_single_use(request.action.scopes)
     token = Token(
         id=TokenId(new_id("tok")),
         sha256=sha256_hex(secret),
@@ -221,7 +221,7 @@ async def issue(
         registry.delegations.remove(token)
         return await _voided(broker, request, token)
     registry.put_token(token, parent)
-    if verdict.policy_version != broker.policy.version and not still_issued(
+    if verdict.policy_version != broker.deciding.policy.version and not still_issued(
         broker, token
     ):
         return Denied(POLICY_CHANGED, ANEW, request.decision_id)
@@ -277,9 +277,9 @@ async def deny(
     Returns:
         the denial.
     """
-    broker.limits.release(request.decision_id)
+    broker.deciding.limits.release(request.decision_id)
     rule = verdict.rule if verdict else None
-    if reason in _TAKEN and broker.on_trial(
+    if reason in _TAKEN and broker.extensions.is_on_trial(
         request.agent.id, request.action.scopes, rule
     ):
         reason = ON_TRIAL

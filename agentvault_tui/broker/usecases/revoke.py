@@ -11,8 +11,9 @@ from functools import partial
 from itertools import chain, islice
 from typing import Final
 
-from agentvault_tui.broker.core import SYSTEM, Broker, CallsCut, decide_anew
+from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.held_tokens import HeldTokens
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.registry import Registry
@@ -109,7 +110,7 @@ async def _revoke_all(
         places |= {
             *await asyncio.gather(*(one.record(broker, operator) for one in ends))
         }
-    return broker.cuts.durability if places - {Kept.LEDGER} else None
+    return broker.recording.cuts.durability if places - {Kept.LEDGER} else None
 
 
 async def revoke_ended(broker: Broker, late: float = 0.0) -> None:
@@ -163,8 +164,8 @@ class AgentEnd:
         self._end()
         self._effective_ms = (broker.clock.boot() - started) * 1000
         broker.health.revocation_seconds.observe(self._effective_ms / 1000)
-        self._steps = broker.outbox.cut(self.agent.id, held)
-        broker.outbox.take(self._steps)
+        self._steps = broker.reaching.outbox.cut(self.agent.id, held)
+        broker.reaching.outbox.take(self._steps)
         return InForce(self._decide, self._record(), self._below, "agent_revoked")
 
     def _decide(self) -> Decided | None:
@@ -190,7 +191,7 @@ class AgentEnd:
         ):
             self.agent = current_agent.revoked(self._at)
             registry.put_agent(self.agent)
-        cancelled = broker.cut_calls(self.agent.id, by=self._operator)
+        cancelled = broker.extensions.cut_calls(self.agent.id, by=self._operator)
         self._calls = self._calls.plus(cancelled)
         self._stepups.end()
         self._held.append(registry.cut_tokens(self.agent.id))
@@ -296,7 +297,7 @@ async def _restore(
             return agent
         if agent.removed_at is not None:
             raise ConflictError("it was removed", "register another agent")
-        await broker.cuts.record_missed()
+        await broker.recording.cuts.record_missed()
         epoch = broker.registry.epoch(agent.id)
         if check is not None:
             await check(agent)
@@ -310,7 +311,7 @@ async def _restore(
             )
             active = replace(active, until=end_of(broker, until, template or None))
         check_end(broker, active)
-        steps = broker.outbox.restore(agent.id)
+        steps = broker.reaching.outbox.restore(agent.id)
         stays = partial(agent_draft, EventType.AGENT_REVOKED, operator, reason=FAILED)
         async with still_cut(broker, agent, stays(agent)):
             await broker.record(
@@ -319,7 +320,7 @@ async def _restore(
             )
         await unless_overtaken(broker, agent, epoch, operator, stays)
         broker.registry.put_agent(active)
-        broker.outbox.take(steps)
+        broker.reaching.outbox.take(steps)
         return active
 
 
@@ -350,7 +351,7 @@ async def _lift_panic(broker: Broker, operator: Actor) -> int:
                 "verified since",
                 "wait until agentvault doctor says that it is, then restore",
             )
-        await broker.cuts.record_missed()
+        await broker.recording.cuts.record_missed()
         lifted = registry.panic
         since = lifted.since
         failed = Draft(EventType.PANIC_ON, operator, reason=FAILED)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from agentvault_tui.broker.core import Broker, CallsCut, decide_anew
+from agentvault_tui.broker.core import Broker, decide_anew
 from agentvault_tui.broker.cuts import Kept
+from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
@@ -170,7 +171,9 @@ class ScopesEnd:
     def narrow(self) -> None:
         """Take the scopes in memory, and end decisions and step-ups under them."""
         broker, registry = self._broker, self._broker.registry
-        cancelled = broker.cut_calls(self._agent_id, self._taken, self._operator)
+        cancelled = broker.extensions.cut_calls(
+            self._agent_id, self._taken, self._operator
+        )
         self.calls = self.calls.plus(cancelled)
         agent = registry.agent(self._agent_id)
         if agent is not self._narrowed:
@@ -235,7 +238,7 @@ async def _grant(
         )
     broker.ledger.check_writable()  # urgent for its place in the line alone
     # A cut recorded after it would end what is issued under it.
-    await broker.cuts.record_missed()
+    await broker.recording.cuts.record_missed()
     async with broker.registry.changing[agent.id]:
         agent = broker.registry.agent(agent.id)
         given = grant - set(agent.scopes)
@@ -291,7 +294,7 @@ async def change_served(
         )
 
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
-        await broker.cuts.record_missed()
+        await broker.recording.cuts.record_missed()
         agent = broker.registry.agent(agent_id)
         if not agent.resource_server:
             raise ConflictError(
@@ -327,7 +330,7 @@ async def renew_secret(broker: Broker, agent_id: str, operator: Actor) -> Regist
         LedgerUnwritableError: it could not be recorded, and nothing changed.
     """
     async with broker.registry.changing[broker.registry.agent(agent_id).id]:
-        await broker.cuts.record_missed()
+        await broker.recording.cuts.record_missed()
         agent = broker.registry.agent(agent_id)
         if agent.template or agent.credential.kind not in {"secret", "none"}:
             raise ConflictError(
@@ -374,7 +377,7 @@ async def record_change(
     async with still_cut(broker, agent, stays(agent)):
         await broker.record(draft, changes=[after, *rows], urgent=urgent)
     for row in rows:
-        put(broker.meta, row.key, row.value)
+        put(broker.recording.meta, row.key, row.value)
     await unless_overtaken(broker, agent, epoch, draft.actor, stays)
 
 

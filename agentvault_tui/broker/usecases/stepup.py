@@ -177,7 +177,7 @@ async def confirm_here(
     form = {name: value for name, value in typed.items() if value}
     form |= {"sub": person.sub, "session": person.sid}
     try:
-        await broker.tenant.confirm(flow, form)
+        await broker.reaching.tenant.confirm(flow, form)
     except TenantRefusedError as error:
         raise FactorRefusedError(error.error, error.what) from None
 
@@ -202,7 +202,7 @@ async def key_challenge(
     """
     person, flow = _at_desk(broker, stepup_id, signed_in)
     try:
-        challenge = await broker.tenant.key_challenge(flow, person.sub)
+        challenge = await broker.reaching.tenant.key_challenge(flow, person.sub)
         return convert(challenge, KeyChallenge)
     except TenantRefusedError as error:
         raise FactorRefusedError(error.error, error.what) from None
@@ -228,7 +228,7 @@ async def _start(broker: Broker, stepup: StepUp, operator: Actor, seat: str) -> 
     """Start the device flow for a step-up as it is to be approved."""
     broker.stepups.end_offer(stepup.id)
     try:
-        flow = await broker.tenant.start_device_flow(
+        flow = await broker.reaching.tenant.start_device_flow(
             authorization_details=[await _shown_at_tenant(broker, stepup)],
             ttl=broker.settings.stepup.device_code_ttl,
         )
@@ -277,7 +277,7 @@ async def offer(broker: Broker, stepup: StepUp) -> None:
     async with broker.stepups.locks[stepup.id]:
         if left < 1 or stepup.id in broker.stepups.flows:
             return
-        flow = await broker.tenant.start_device_flow(
+        flow = await broker.reaching.tenant.start_device_flow(
             authorization_details=[
                 await _shown_at_tenant(broker, stepup, expires_in=left)
             ],
@@ -336,7 +336,7 @@ async def _authorizing(
             device=device_code(flow),
             problem=None,
             begun_at=broker.clock.now(),
-            begun_by=broker.team.run_id if broker.team else "",
+            begun_by=broker.team.brokers.run_id,
         )
         broker.stepups.put(started)
         try:
@@ -382,14 +382,14 @@ async def _not_begun(
 async def _await_person(broker: Broker, started: StepUp, flow: DeviceFlow) -> None:
     """Poll the tenant until the device flow ends, then mint or wait again."""
     try:
-        result = await broker.tenant.wait(flow)
+        result = await broker.reaching.tenant.wait(flow)
         if isinstance(result, FlowDenied) and result.id_token is not None:
             await _answered_at_page(broker, started, flow, result.id_token)
             return
         if not isinstance(result, FlowTokens):
             if isinstance(result, FlowExpired | FlowDenied) and started.device is None:
                 return  # nobody used its page, or it has another code: that is no try
-            away = broker.tenant.reachable is False
+            away = broker.reaching.tenant.reachable is False
             problem = problem_of(result, away=away)
             await back_to_pending(broker, started, problem)
             return
@@ -414,7 +414,7 @@ async def _answered_at_page(
     Asking for the next ones like it approves nothing: it begins again, under the digest
     of action and repeat, which the page then shows and the second factor covers.
     """
-    answer = await broker.tenant.verify_page_answer(
+    answer = await broker.reaching.tenant.verify_page_answer(
         id_token, digest=started.digest, until=flow.expires
     )
     role = role_of(answer.roles)
@@ -564,7 +564,7 @@ async def _shown_at_tenant(
 def _shown_change(broker: Broker, change: WaitingChange) -> dict[str, object]:
     """Return the members of a change; our own tenant shows the lines of its texts."""
     shown: dict[str, object] = {"change": change.call}
-    if change.texts and broker.tenant_kind == "embedded":
+    if change.texts and broker.reaching.kind == "embedded":
         shown["texts"] = shown_texts(change.texts)
     return shown
 

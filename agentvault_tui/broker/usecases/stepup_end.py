@@ -71,7 +71,7 @@ async def deny(
     durability = await broker.record_decided(denial.decide)
     denial.answered = durability is not Kept.LEDGER
     denied = broker.stepups.get(stepup_id)
-    if denied.change is not None and denial.answered and broker.team is not None:
+    if denied.change is not None and denial.answered and broker.team.brokers.id:
         # What an approval elsewhere applies cannot be taken back, as a token can.
         raise LedgerUnwritableError(
             "it is denied at this broker alone: the store does not answer, so that"
@@ -156,10 +156,10 @@ async def expire_due(broker: Broker) -> None:
     await _end_outdated(broker)
 
     def lasts(run: str) -> float:
-        gone = broker.team is not None and broker.team.gone(run)
+        gone = broker.team.brokers.gone(run)
         return WORK if gone else broker.settings.stepup.device_code_ttl + _MARGIN
 
-    for stepup in broker.stepups.forsaken(lasts) if broker.works() else ():
+    for stepup in broker.stepups.forsaken(lasts) if broker.team.brokers.works() else ():
         await back_to_pending(broker, stepup, "its broker stopped; approve again")
 
 

@@ -37,10 +37,10 @@ def hold_team_edits(broker: Broker) -> None:
     Args:
         broker: the broker, before copies are compared with the store.
     """
-    if (files := broker.files) is not None:
+    if (files := broker.team.files) is not None:
         edits = _Edits(broker, files)
-        files.hold, broker.carriers[EDIT] = edits.hold, edits.carry
-        broker.states[_STATE] = lambda path: f"{digest_of(files.text(path))}"
+        files.hold, broker.extensions.carriers[EDIT] = edits.hold, edits.carry
+        broker.extensions.states[_STATE] = lambda path: f"{digest_of(files.text(path))}"
 
 
 class _Edits:

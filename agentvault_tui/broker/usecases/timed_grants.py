@@ -112,13 +112,13 @@ async def _forget(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> 
     if keys := _rows(broker, agent_id, scopes):
         await broker.record(changes=[Meta(key, None) for key in keys])
         for key in keys:
-            put(broker.meta, key, None)
+            put(broker.recording.meta, key, None)
 
 
 def _rows(broker: Broker, agent_id: AgentId, scopes: frozenset[str]) -> list[str]:
     """Return the keys of the ends of scopes that are recorded."""
     keys = (_key(agent_id, one, prefix) for one in scopes for prefix in (ENDS, _BOOT))
-    return [key for key in keys if key in broker.meta]
+    return [key for key in keys if key in broker.recording.meta]
 
 
 def ends_of(broker: Broker, agent: Agent) -> dict[str, str]:
@@ -131,7 +131,7 @@ def ends_of(broker: Broker, agent: Agent) -> dict[str, str]:
     Returns:
         the time (RFC 3339), by scope.
     """
-    rows = broker.meta
+    rows = broker.recording.meta
     return {
         scope: rows[key]
         for scope in agent.scopes
@@ -169,6 +169,7 @@ def ends_as_set_now(broker: Broker) -> list[Meta]:
 
     Each as the clock is set now, as with `Lifetimes.as_set_now`.
     """
+    recording = broker.recording
     ends = as_set_now(broker.clock)
     moved = {
         key: iso(wall)
@@ -176,30 +177,31 @@ def ends_as_set_now(broker: Broker) -> list[Meta]:
         if (wall := ends(deadline)) < deadline.wall
     }
     for key, until in moved.items():
-        deadline = broker.grant_ends[key][1]._replace(wall=parse_iso(until))
-        broker.grant_ends[key] = until, deadline
-        put(broker.meta, key, until)
+        deadline = recording.grant_ends[key][1]._replace(wall=parse_iso(until))
+        recording.grant_ends[key] = until, deadline
+        put(recording.meta, key, until)
     return [Meta(key, until) for key, until in moved.items()]
 
 
 def _deadlines(broker: Broker, latest: datetime | None = None) -> dict[str, Deadline]:
     """Return the end of each scope, by its row; new rows are of another broker."""
+    recording = broker.recording
     now, ends = latest or broker.clock.now(), dict[str, tuple[str, Deadline]]()
-    for key, until in broker.meta.items():
+    for key, until in recording.meta.items():
         if not key.startswith(ENDS):
             continue
-        row, deadline = broker.grant_ends.get(key, ("", None))
+        row, deadline = recording.grant_ends.get(key, ("", None))
         if deadline is None or row != until:
             deadline = _stored(broker, key).loaded(broker.clock, now)
         ends[key] = until, deadline
-    broker.grant_ends = ends
+    recording.grant_ends = ends
     return {key: deadline for key, (_, deadline) in ends.items()}
 
 
 def _stored(broker: Broker, key: str) -> Deadline:
-    wall = parse_iso(broker.meta[key])
+    wall = parse_iso(broker.recording.meta[key])
     with suppress(KeyError, msgspec.MsgspecError):  # of 0.9.0, or changed
-        boot = broker.meta[_BOOT + key.removeprefix(ENDS)]
+        boot = broker.recording.meta[_BOOT + key.removeprefix(ENDS)]
         ends = msgspec.json.decode(boot, type=Deadline)
         if ends.wall >= wall:  # which is earlier if the clock was set since
             return ends._replace(wall=wall)

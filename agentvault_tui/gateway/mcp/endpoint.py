@@ -156,7 +156,7 @@ class McpApp:
                 200,
                 {
                     "resource": f"{scope['scheme']}://{_host(scope)}{path}",
-                    "authorization_servers": [self._broker.issuer],
+                    "authorization_servers": [self._broker.admitting.url],
                     "scopes_supported": self._scopes_at_once(server),
                     "bearer_methods_supported": ["header"],
                     "resource_name": f"{server.name}, through AgentVault",
@@ -203,7 +203,7 @@ class McpApp:
             raise _refusal(405, "method_not_allowed", _WRONG_METHOD, _ALLOW)
         shown = take_token(scope["headers"], b"/", None)
         try:
-            source = self._broker.surroundings.source_of(scope)
+            source = self._broker.deciding.surroundings.source_of(scope)
             caller = await self._admission.authenticate(
                 shown.secret, detail_of(server.name), source=source
             )
@@ -275,7 +275,7 @@ class McpApp:
         """
         audience = self._admission.audience(caller, PREFIX + server.name)
         if audience is None and audiences_of(
-            caller.token.resource, self._broker.issuer
+            caller.token.resource, self._broker.admitting.url
         ):
             text = "this token was issued for another resource"
             raise unauthorized("invalid_token", text)

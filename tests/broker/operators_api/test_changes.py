@@ -66,13 +66,13 @@ KINDS = {
 async def test_an_operator_elsewhere_loosens_nothing(stand: Stand) -> None:
     """Every call that loosens needs the role approver, and says so."""
     operator = await signed_in(stand, "operator")
-    before = stand.bench.broker.policy.version
+    before = stand.bench.broker.deciding.policy.version
     for name, (path, body) in (await loosenings(stand)).items():
         answer = await operator.post(path, **body)
         assert answer.status_code == 403, (name, answer.text)
         assert answer.json()["needed_role"] == "approver", name
     broker = stand.bench.broker
-    assert broker.policy.version == before
+    assert broker.deciding.policy.version == before
     assert broker.stepups.open() == []
     assert not broker.home.secrets_file.exists()
     assert not (broker.home.database.parent / "services" / "stripe.toml").exists()
@@ -81,7 +81,7 @@ async def test_an_operator_elsewhere_loosens_nothing(stand: Stand) -> None:
 async def test_what_an_approver_loosens_waits_for_a_factor(stand: Stand) -> None:
     """Nothing has changed when the answer comes, and the change says what it is of."""
     approver = await signed_in(stand, "approver")
-    before = stand.bench.broker.policy.version
+    before = stand.bench.broker.deciding.policy.version
     asked = await loosenings(stand)
     for name, (path, body) in asked.items():
         change = await waits(await approver.post(path, **body))
@@ -89,7 +89,7 @@ async def test_what_an_approver_loosens_waits_for_a_factor(stand: Stand) -> None
         assert change["requested_by"] == {"sub": "auth0|vera", "name": "vera"}
     listed = (await approver.get("/api/changes")).json()["changes"]
     assert len(listed) == len(asked)
-    assert stand.bench.broker.policy.version == before
+    assert stand.bench.broker.deciding.policy.version == before
     assert not stand.bench.broker.home.secrets_file.exists()
     texts = json.dumps([event.detail for event in await stand.bench.events()])
     assert "sk_live_1" not in texts
@@ -126,7 +126,7 @@ async def test_a_change_on_record_is_applied_whatever_fails_behind_it(
     """Else its own effect cancelled it as outdated, and the asker saw a failure."""
     approver = await signed_in(stand, "approver")
     agent = await stand.bench.agent("payer", "read:calendar")
-    carriers = stand.bench.broker.carriers
+    carriers = stand.bench.broker.extensions.carriers
     (name,) = (one for one in carriers if one.endswith("/api/agents/scopes"))
     carry = carriers[name]
 
@@ -242,7 +242,7 @@ async def test_a_change_is_cancelled_once_its_subject_has_changed(stand: Stand) 
     now = (await approver.get(f"/api/changes/{change['id']}")).json()
     assert now["status"] == "cancelled"
     assert "changed meanwhile" in now["problem"]
-    assert stand.bench.broker.policy.text == STRICT
+    assert stand.bench.broker.deciding.policy.text == STRICT
 
 
 async def test_who_approves_reads_what_changes(stand: Stand) -> None:
@@ -337,7 +337,7 @@ async def test_a_waiting_secret_is_encrypted_and_under_the_digest(stand: Stand) 
     assert b"sk_live" not in written
     done = await approve(stand, approver, first)
     assert done["status"] == "applied"
-    gateway = stand.bench.broker.gateway
+    gateway = stand.bench.broker.extensions.gateway
     assert isinstance(gateway, Gateway)
     meant = [ServerOrigin.parse("https://api.test")]
     assert gateway.secrets.open("stripe", meant).reveal() == "sk_live_one"
@@ -529,10 +529,10 @@ async def test_the_shipped_policy_is_put_back_once_that_is_approved(
     operator = await signed_in(stand, "operator", "olga")
     assert (await operator.post("/api/policy/reset")).status_code == 403
     change = await waits(await approver.post("/api/policy/reset"))
-    assert bench.broker.policy.text == STRICT
+    assert bench.broker.deciding.policy.text == STRICT
     done = await approve(stand, approver, change)
     assert done["status"] == "applied", done
-    assert bench.broker.policy.text == shipped_policy()
+    assert bench.broker.deciding.policy.text == shipped_policy()
     assert (await approver.post("/api/policy/reset")).status_code == 409
     assert (await operator.post("/api/policy/reset")).status_code == 403
 
@@ -552,7 +552,7 @@ async def test_what_advice_took_does_not_come_back_once_others_took_it(
     bench: Bench,
 ) -> None:
     """A waiting give-back restores nobody who was revoked meanwhile, and says whom."""
-    bench.broker.watch = watch = LedgerWatch(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
+    bench.broker.extensions.watch = watch = LedgerWatch(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
     async with opened(bench) as stand:
         approver = await signed_in(stand, "approver")
         agent = await bench.agent("idle")
@@ -564,7 +564,7 @@ async def test_what_advice_took_does_not_come_back_once_others_took_it(
             evidence=AdviceEvidence(since="", until=""),
             change=AdvisedChange(revoke=True),
         )
-        await watch._trials.apply(info, OPERATOR, 3600)
+        await watch.trials.apply(info, OPERATOR, 3600)
         change = await waits(await approver.post("/api/advice/adv_1/give-back"))
         assert change["details"]["agent"] == agent.id
         assert change["details"]["revoke"] is True

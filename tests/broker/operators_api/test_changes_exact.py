@@ -73,7 +73,7 @@ async def test_applied_files_put_back_no_text_that_was_tightened_meanwhile(
     await reload_policy(bench.broker)
     done = await approve(stand, approver, change)
     assert (done["status"], bool(done["problem"])) == ("cancelled", True)
-    assert bench.broker.policy.texts.limits == tighter
+    assert bench.broker.deciding.policy.texts.limits == tighter
 
 
 async def test_a_reset_puts_back_only_the_files_that_it_was_asked_about(
@@ -92,8 +92,8 @@ async def test_a_reset_puts_back_only_the_files_that_it_was_asked_about(
     home.policy_file.unlink()
     done = await approve(stand, approver, change)
     assert done["status"] == "applied", done
-    assert bench.broker.policy.texts.limits is None
-    assert bench.broker.policy.text == strict
+    assert bench.broker.deciding.policy.texts.limits is None
+    assert bench.broker.deciding.policy.text == strict
 
 
 async def test_a_reset_of_a_file_that_is_back_is_refused(stand: Stand) -> None:
@@ -110,7 +110,7 @@ async def test_a_reset_of_a_file_that_is_back_is_refused(stand: Stand) -> None:
     home.limits_file.write_text(HOOK)
     done = await approve(stand, approver, change)
     assert done["status"] == "cancelled", done
-    assert bench.broker.policy.texts.limits == HOOK
+    assert bench.broker.deciding.policy.texts.limits == HOOK
 
 
 async def test_applied_files_may_replace_a_scope(stand: Stand) -> None:
@@ -165,4 +165,4 @@ async def test_a_rule_that_is_added_while_a_change_is_asked_for_outdates_it(
     assert "-forbid" not in shown["diff"]
     now = (await approver.get(f"/api/changes/{change['id']}")).json()
     assert (now["status"], "meanwhile" in now["problem"]) == ("cancelled", True)
-    assert bench.broker.policy.rule("x") is not None
+    assert bench.broker.deciding.policy.rule("x") is not None

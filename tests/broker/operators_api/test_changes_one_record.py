@@ -85,8 +85,10 @@ async def test_a_change_and_its_proof_are_one_record(
     path, body = await request_of(stand, name)
     approver = await signed_in(stand, "approver")
     change = await waits(await approver.post(path, **body))
-    assert isinstance(stand.bench.broker.gateway, Gateway)
-    await stand.bench.broker.gateway.look()  # which has nothing of its own to record
+    assert isinstance(stand.bench.broker.extensions.gateway, Gateway)
+    await (
+        stand.bench.broker.extensions.gateway.look()
+    )  # which has nothing of its own to record
     commits.clear()
     done = await approve(stand, approver, change)
     assert done["status"] == "applied", done
@@ -133,11 +135,11 @@ async def test_nothing_is_loosened_where_the_record_fails(
 
 def state_of(stand: Stand) -> tuple[object, ...]:
     """Return all that a loosening may change, as the broker decides by it."""
-    broker, gateway = stand.bench.broker, stand.bench.broker.gateway
+    broker, gateway = stand.bench.broker, stand.bench.broker.extensions.gateway
     assert isinstance(gateway, Gateway)
     registry = broker.registry
     return (
-        broker.policy.version,
+        broker.deciding.policy.version,
         {docs.write_agent(one) for one in registry.agents()},
         {one.id for agent in registry.agents() for one in registry.tokens_of(agent.id)},
         registry.panic and registry.panic.on,

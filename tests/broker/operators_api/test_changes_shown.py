@@ -90,7 +90,7 @@ async def stand(short: Any, clock: ManualClock) -> AsyncIterator[Stand]:
     tenant = TenantSettings(url="https://ops.example:1/")
     settings = Settings(tenant=tenant, issuers={"github": github})
     bench = await Bench.open(Home.locate(short / "h"), clock, "", settings)
-    bench.broker.tenant_kind = "embedded"
+    bench.broker.reaching.kind = "embedded"
     async with opened(bench) as stand:
         yield stand
     await bench.close()
@@ -105,7 +105,9 @@ def page(stand: Stand, short: Any) -> Iterator[Page]:
 
 async def requests(bench: Bench) -> list[tuple[calls.ApiCall[Any], dict[str, Any]]]:
     """Return requests that use each member of each call that loosens."""
-    bench.broker.secret_uses.append(lambda: [SecretUse("sink", "siem", "siem", ())])
+    bench.broker.extensions.secret_uses.append(
+        lambda: [SecretUse("sink", "siem", "siem", ())]
+    )
     agent, other = await bench.agent("payer"), await bench.agent("other")
     plan = await bench.agent("plan", template=True)
     server = await bench.agent("api", "read:files", resource_server=True)
@@ -324,7 +326,7 @@ async def test_a_reset_shows_the_lines_that_come_back(stand: Stand) -> None:
 
 async def test_another_tenant_is_sent_no_lines(stand: Stand) -> None:
     """An outside tenant has no page of ours, and bounds what it is sent."""
-    stand.bench.broker.tenant_kind = "auth0"
+    stand.bench.broker.reaching.kind = "auth0"
     stand.bench.broker.settings = replace(
         stand.bench.broker.settings, tenant=TenantSettings()
     )
@@ -360,7 +362,7 @@ async def test_authorities_of_an_applied_service_are_part_of_the_change(
 
 async def test_a_rule_that_is_given_back_is_shown_as_it_is_now(bench: Bench) -> None:
     """An advised rule is removed by its id, whatever it says by then."""
-    bench.broker.watch = watch = LedgerWatch(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
+    bench.broker.extensions.watch = watch = LedgerWatch(bench.broker, lambda _: None)  # type: ignore[arg-type,return-value]
     rule = (
         '@id("advice:adv_1") @why("Unused.")\n'
         'forbid (principal, action == Action::"send:email", resource);'
@@ -375,14 +377,14 @@ async def test_a_rule_that_is_given_back_is_shown_as_it_is_now(bench: Bench) -> 
     )
     async with opened(bench) as stand:
         approver = await signed_in(stand, "approver")
-        await watch._trials.apply(info, OPERATOR, 3600)
+        await watch.trials.apply(info, OPERATOR, 3600)
         other = rule.replace("send:email", "send:payment")
-        text = bench.broker.policy.text.replace(rule, other)
+        text = bench.broker.deciding.policy.text.replace(rule, other)
         await apply_policy(bench.broker, {"policy": text}, OPERATOR, None, "")
         change = await waits(await approver.post("/api/advice/adv_1/give-back"))
         (shown,) = change["texts"]
         assert shown["name"] == "policy.cedar"
         assert '-forbid (principal, action == Action::"send:payment"' in shown["diff"]
         assert (await approve(stand, approver, change))["status"] == "applied"
-    assert "advice:adv_1" not in bench.broker.policy.text
+    assert "advice:adv_1" not in bench.broker.deciding.policy.text
     await watch.aclose()

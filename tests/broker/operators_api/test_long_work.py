@@ -149,7 +149,7 @@ async def test_files_are_bounded(
     bench: Bench, body: dict[str, Any], reason: str
 ) -> None:
     """A request with more agents, members or routes than the bound is refused."""
-    gateway = bench.broker.gateway = Gateway(bench.broker)
+    gateway = bench.broker.extensions.gateway = Gateway(bench.broker)
     await gateway.start()
     async with operators_http(bench) as http:
         answer = await http.post("/api/files", json={**body, "plan": True})
@@ -166,7 +166,7 @@ async def test_services_of_files_are_parsed_in_a_process_of_their_own(
     def refuse(*_: object) -> None:
         raise AssertionError("it was parsed by the broker's process")
 
-    gateway = bench.broker.gateway = Gateway(bench.broker)
+    gateway = bench.broker.extensions.gateway = Gateway(bench.broker)
     await gateway.start()
     monkeypatch.setattr(services_module, "parse_service", refuse)
     async with operators_http(bench) as http:

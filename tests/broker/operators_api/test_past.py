@@ -245,7 +245,7 @@ class Story:
         await self.bench.agent(f"late-{count}", *SCOPES)
 
     async def tighten(self) -> None:
-        text = self.bench.broker.policy.text
+        text = self.bench.broker.deciding.policy.text
         self.bench.home.policy_file.write_text(f"{text}\n// tightened\n")
         await reload_policy(self.bench.broker)
 

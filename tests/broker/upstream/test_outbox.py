@@ -61,11 +61,11 @@ async def test_the_scopes_that_apply_gives_the_broker_are_enough(site: Site) -> 
     agent, _, _ = await site.agent()
     found = site.admin.management_client(MANAGEMENT_SCOPES)
     secret = Secret(found["client_secret"])
-    site.bench.broker.access.given = ClientSecret(found["client_id"], secret)
+    site.bench.broker.reaching.access.given = ClientSecret(found["client_id"], secret)
     await site.revoke(agent)
     await site.work()
     assert {site.steps(agent)[step] for step in CUT} == {"confirmed"}
-    management = site.bench.broker.access.management
+    management = site.bench.broker.reaching.access.management
     assert management is not None
     assert (await logs.latest(management)).rows
     assert await management.scopes() == set(MANAGEMENT_SCOPES)
@@ -112,7 +112,7 @@ async def test_a_restart_in_the_middle_loses_no_step(site: Site) -> None:
     """What was done stays so, what was not is done by the next broker."""
     agent, there, token = await site.agent()
     await site.revoke(agent)
-    await site.bench.broker.outbox.work()
+    await site.bench.broker.reaching.outbox.work()
     site.fault(status=503, paths=("/api/v2",))
     await site.work()
     before = site.steps(agent)
@@ -182,7 +182,7 @@ async def test_a_restore_gives_the_grant_back(site: Site) -> None:
     """What was pending is withdrawn, and the client may use Token Vault again."""
     agent, there, _ = await site.agent()
     await site.revoke(agent)
-    await site.bench.broker.outbox.work()
+    await site.bench.broker.reaching.outbox.work()
     await restore_agent(site.bench.broker, agent.id, OPERATOR)
     await site.work()
     steps = site.steps(agent)
@@ -201,7 +201,7 @@ async def test_nothing_is_given_back_to_who_is_revoked(site: Site) -> None:
     row = OutboxStep(
         f"{agent.id}/vault grant back", agent.id, "vault grant back", site.clock.now()
     )
-    site.bench.broker.outbox.take([row])
+    site.bench.broker.reaching.outbox.take([row])
     await site.work()
     assert site.steps(agent)["vault grant back"] == "withdrawn"
     path = f"clients/{there.client['client_id']}"
@@ -225,17 +225,22 @@ async def test_a_step_that_drags_on_holds_no_other_agent_up(site: Site) -> None:
     broker = site.bench.broker
     slow, *_ = await site.agent()
     other, *_ = await site.agent()
-    reached = (site.clock, broker.registry, broker.access, broker.providers)
-    broker.outbox = Outbox(*reached, broker.record_cut, longest=0.3)
+    reached = (
+        site.clock,
+        broker.registry,
+        broker.reaching.access,
+        broker.reaching.providers,
+    )
+    broker.reaching.outbox = Outbox(*reached, broker.record_cut, longest=0.3)
     stuck = asyncio.Event()
 
     async def never(*_: Any) -> bool:
         stuck.set()
         return await asyncio.Event().wait()
 
-    broker.access.holdings.disconnect = never
+    broker.reaching.access.holdings.disconnect = never
     await site.revoke(slow)
-    working = asyncio.create_task(broker.outbox.run())
+    working = asyncio.create_task(broker.reaching.outbox.run())
     try:
         await stuck.wait()
         await site.revoke(other)
@@ -259,7 +264,7 @@ async def test_a_home_that_cannot_be_read_stops_no_cut_and_loses_no_step(
 ) -> None:
     """Out of descriptors, say: cut and recorded at once, and the tenant hears later."""
     agent, there, token = await site.agent()
-    holdings = site.bench.broker.access.holdings
+    holdings = site.bench.broker.reaching.access.holdings
 
     def unreadable(_: Any) -> Any:
         raise OSError(24, "Too many open files")

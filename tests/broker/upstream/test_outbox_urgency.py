@@ -22,7 +22,7 @@ async def test_the_log_waits_for_steps_and_those_for_an_operator(
 
     monkeypatch.setattr(Budget, "take", noting)
     agent, _, _ = await site.agent()
-    access = site.bench.broker.access
+    access = site.bench.broker.reaching.access
     await follower(site).read()
     assert {priority for _, priority in taken} == {Priority.BACKGROUND}
     shared = {id(budget) for budget, _ in taken}

@@ -31,12 +31,12 @@ def problem(site: Site, agent: Agent, step: str = STEP) -> str:
 
 
 def kept(site: Site, agent: Agent) -> VaultUser | None:
-    return site.bench.broker.vault.users.of(agent.id)
+    return site.bench.broker.reaching.vault.users.of(agent.id)
 
 
 def without_credential(site: Site) -> None:
     """Leave the broker nothing to administer the tenant with."""
-    site.bench.broker.access.given = None
+    site.bench.broker.reaching.access.given = None
 
 
 @pytest.mark.slow
@@ -81,7 +81,9 @@ async def test_what_lacked_a_credential_is_done_once_there_is_one(
     else:
         run = site.tenant.run
         secret = Secret(run.management_secret)
-        site.bench.broker.access.given = ClientSecret(run.management_id, secret)
+        site.bench.broker.reaching.access.given = ClientSecret(
+            run.management_id, secret
+        )
     await site.work()
     assert {site.steps(agent)[step] for step in BY_MANAGEMENT} == {"confirmed"}
     assert warnings(site.bench.broker) == []
@@ -111,7 +113,7 @@ async def test_an_account_that_may_not_be_deleted_keeps_no_token_alive(
     async def refused(*_: Any) -> Tried:
         raise TenantRefusedError("insufficient_scope", "the tenant would not")
 
-    site.bench.broker.access.holdings.disconnect = refused
+    site.bench.broker.reaching.access.holdings.disconnect = refused
     await site.revoke(agent)
     await site.work()
     assert site.steps(agent)["connected accounts"] == "failed"
@@ -138,7 +140,7 @@ async def test_an_endpoint_that_is_down_is_asked_again_after_a_restart(
     await site.work()
     assert site.steps(agent)[STEP] == "confirmed"
     assert kept(site, agent) is None
-    secret = site.bench.broker.vault.clients.secret(f"agents/{agent.id}")
+    secret = site.bench.broker.reaching.vault.clients.secret(f"agents/{agent.id}")
     there.client["client_secret"] = secret.reveal()
     assert there.refresh(token).json()["error"] == "invalid_grant"
 
@@ -180,7 +182,7 @@ async def test_a_doubt_whether_it_is_dead_keeps_it(site: Site) -> None:
 async def test_a_token_of_another_client_is_not_called_dead(site: Site) -> None:
     """Only the client it was issued to can end it; of another's it seems unknown."""
     agent, _, _ = await site.agent()
-    users = site.bench.broker.vault.users
+    users = site.bench.broker.reaching.vault.users
     user = kept(site, agent)
     assert user is not None
     users.keep(agent.id, replace(user, client_id="app-of-before"))
@@ -228,7 +230,7 @@ async def test_a_sign_in_after_a_restore_is_not_forgotten(
     await reached.wait()
     await restore_agent(site.bench.broker, agent.id, OPERATOR)
     later = VaultUser("auth0|later", "Later", Secret("v1.later"))
-    site.bench.broker.vault.users.keep(agent.id, later)
+    site.bench.broker.reaching.vault.users.keep(agent.id, later)
     go_on.set()
     await working
     user = kept(site, agent)

@@ -111,7 +111,7 @@ async def test_a_row_is_its_clients_and_no_ones_who_signed_in_there(site: Site) 
     """A vault user at a foreign application is no agent's doing; odd rows are none."""
     agent, there, _ = await site.agent()
     user = there.user["user_id"]
-    holdings = site.bench.broker.access.holdings
+    holdings = site.bench.broker.reaching.access.holdings
     rows: list[dict[str, Any]] = [
         {"log_id": "1", "type": "s", "client_id": "foreign", "user_id": user},
         {"log_id": "2", "type": "s", "client_id": ["x"], "user_id": {}},
@@ -169,7 +169,7 @@ async def test_a_call_about_what_is_ours_is_told_whoever_made_it(site: Site) -> 
         *(row(odd) for odd in (None, 5, "", "/", "/api/v2", "/api/v2/clients")),
         {"log_id": "1", "type": "sapi", "details": {"request": []}},
     ]
-    found = drafts([*ours, *theirs], site.bench.broker.access.holdings)
+    found = drafts([*ours, *theirs], site.bench.broker.reaching.access.holdings)
     assert [draft.agent_id for draft in found] == [agent.id] * 3
     told = found[0].detail["details"]
     assert told["request"] == f"DELETE /api/v2/clients/{client_id}"
@@ -266,5 +266,5 @@ async def test_a_log_that_cannot_be_read_is_in_every_status(site: Site) -> None:
     broker = site.bench.broker
     broker.health.log_problem = "the credential may not: scope read:logs"
     assert any("scope read:logs" in text for text in warnings(broker))
-    broker.tenant.reachable = False
+    broker.reaching.tenant.reachable = False
     assert not any("scope read:logs" in text for text in warnings(broker))

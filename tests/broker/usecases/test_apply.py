@@ -580,7 +580,7 @@ async def test_limits_come_with_the_same_commit(bench: Bench) -> None:
     wanted = files(a={"scopes": BOTH})
     wanted.limits = LIMITS
     done = await apply(bench, wanted)
-    assert "mails-a-day" in bench.broker.policy.limits.by_id
+    assert "mails-a-day" in bench.broker.deciding.policy.limits.by_id
     assert bench.home.limits_file.read_text() == LIMITS
     applied, changed, registered = [
         e for e in await bench.events() if e.seq > bench.ledger.head.seq - 3
@@ -593,8 +593,8 @@ async def test_limits_come_with_the_same_commit(bench: Bench) -> None:
     assert not await plan(bench, await files_of(bench.broker))
     assert not await plan(bench, files(a={"scopes": BOTH}))  # absent: they stay
     async with bench.restarted() as again:
-        assert again.broker.policy_state.problem is None
-        assert "mails-a-day" in again.broker.policy.limits.by_id
+        assert again.broker.deciding.state.problem is None
+        assert "mails-a-day" in again.broker.deciding.policy.limits.by_id
 
 
 @pytest.mark.parametrize(
@@ -632,7 +632,7 @@ async def test_limits_are_not_in_force_where_the_commit_failed(
     wanted.limits = LIMITS
     with pytest.raises(LedgerUnwritableError):
         await apply(bench, wanted)
-    assert not bench.broker.policy.limits.by_id
+    assert not bench.broker.deciding.policy.limits.by_id
     assert not bench.home.limits_file.exists()
 
 

@@ -68,7 +68,7 @@ async def test_an_agents_own_client_has_the_connection_asked_for_alone(
     agent = await caller(live)
     before = office.admin.call("GET", "tenants/settings").json()
     await office.begin(agent.agent, "calendar.read")
-    client_id = office.broker.vault.credential(agent.agent.id).client_id
+    client_id = office.broker.reaching.vault.credential(agent.agent.id).client_id
     path = f"clients/{client_id}/connections"
     listed = office.admin.call("GET", path).json()["connections"]
     assert [one["name"] for one in listed] == [WORKSPACE]
@@ -82,7 +82,7 @@ async def test_the_vault_users_token_is_nowhere_in_clear(
     """Sealed, in one file of its owner's alone, and in nothing else of the home."""
     agent = await caller(live)
     await office.connect(agent.agent, office.person())
-    user = office.broker.vault.users.of(agent.agent.id)
+    user = office.broker.reaching.vault.users.of(agent.agent.id)
     assert user is not None
     token = user.refresh_token.reveal().encode()
     assert token.decode() not in repr(user)
@@ -112,9 +112,9 @@ async def test_a_sign_in_the_tenant_has_ended_is_asked_for_again(
     """Where the kept refresh token is worth nothing any more, the first page comes."""
     agent, person = await caller(live), office.person()
     await office.connect(agent.agent, person)
-    user = office.broker.vault.users.of(agent.agent.id)
+    user = office.broker.reaching.vault.users.of(agent.agent.id)
     assert user is not None
-    client = office.broker.vault.credential(agent.agent.id)
+    client = office.broker.reaching.vault.credential(agent.agent.id)
     office.tenant.post(
         "oauth/revoke",
         token=user.refresh_token.reveal(),
@@ -191,7 +191,7 @@ async def test_an_answer_of_another_tenants_ends_the_flow(
     other = urlencode({"iss": "https://evil.test/"})
     with pytest.raises(RefusedError, match="another tenant"):
         await office.proceed(flow, f"{address}&{other}")
-    assert office.broker.vault.users.of(agent.agent.id) is None
+    assert office.broker.reaching.vault.users.of(agent.agent.id) is None
     flow = await office.begin(agent.agent)
     ours = urlencode({"iss": office.tenant.issuer})
     address = f"{await office.visit(flow, person)}&{ours}"
@@ -224,12 +224,12 @@ async def test_someone_else_cannot_become_the_vault_user(
     """While accounts are connected, the agent's vault user stays who it is."""
     agent, person = await caller(live), office.person()
     await office.connect(agent.agent, person)
-    office.broker.vault.users.forget(agent.agent.id)
+    office.broker.reaching.vault.users.forget(agent.agent.id)
     flow = await office.begin(agent.agent)
     address = await office.visit(flow, office.person("mallory"))
     with pytest.raises(ConflictError, match="mallory"):
         await office.proceed(flow, address)
-    assert office.broker.vault.users.of(agent.agent.id) is None
+    assert office.broker.reaching.vault.users.of(agent.agent.id) is None
 
 
 async def test_what_cannot_lead_anywhere_is_refused_at_once(
@@ -284,7 +284,7 @@ async def test_a_revocation_while_it_is_recorded_wins(
         await connecting
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
     assert (await office.bench.ledger.load()).accounts == ()
-    user = office.broker.vault.users.of(agent.agent.id)
+    user = office.broker.reaching.vault.users.of(agent.agent.id)
     assert user is not None
     there = office.admin.call("GET", f"users/{user.sub}/connected-accounts").json()
     assert there["connected_accounts"] == []
@@ -338,7 +338,7 @@ async def test_a_vault_user_without_an_account_is_cut_too(
     agent, person = await caller(live), office.person()
     flow = await office.begin(agent.agent)
     await office.proceed(flow, await office.visit(flow, person))
-    user = office.broker.vault.users.of(agent.agent.id)
+    user = office.broker.reaching.vault.users.of(agent.agent.id)
     assert user is not None
     await office.revoke(agent.agent)
     steps = office.broker.registry.steps_of(agent.agent.id)
@@ -354,13 +354,13 @@ async def test_a_vault_user_whose_token_does_not_open_is_cut_as_well(
     agent, person = await caller(live), office.person()
     flow = await office.begin(agent.agent)
     await office.proceed(flow, await office.visit(flow, person))
-    user = office.broker.vault.users.of(agent.agent.id)
+    user = office.broker.reaching.vault.users.of(agent.agent.id)
     assert user is not None
     key = office.bench.home.keys / "vault.key"
     key.unlink()
     if damage == "unreadable":
         key.mkdir()
-    assert office.broker.vault.users.of(agent.agent.id) is None
+    assert office.broker.reaching.vault.users.of(agent.agent.id) is None
     await office.revoke(agent.agent)
     steps = office.broker.registry.steps_of(agent.agent.id)
     (step,) = [step for step in steps if step.step == "refresh tokens"]
@@ -374,16 +374,16 @@ async def test_a_sign_in_that_ends_after_a_cut_leaves_nothing(
     agent, person = await caller(live), office.person()
     flow = await office.begin(agent.agent)
     address = await office.visit(flow, person)
-    verify = office.broker.tenant.verify_login
+    verify = office.broker.reaching.tenant.verify_login
 
     async def slowly(*args: Any, **more: Any) -> Any:
         await office.revoke(agent.agent)
         return await verify(*args, **more)
 
-    monkeypatch.setattr(office.broker.tenant, "verify_login", slowly)
+    monkeypatch.setattr(office.broker.reaching.tenant, "verify_login", slowly)
     with pytest.raises(ConflictError):
         await office.proceed(flow, address)
-    assert office.broker.vault.users.of(agent.agent.id) is None
+    assert office.broker.reaching.vault.users.of(agent.agent.id) is None
 
 
 async def test_the_tenant_away_is_said(office: Office, live: Live) -> None:
@@ -401,7 +401,7 @@ async def test_an_agent_without_a_client_is_told_what_makes_one(
 ) -> None:
     """On a tenant we did not start, `auth0 apply` makes the client."""
     agent = await caller(live)
-    office.broker.access.given = None
+    office.broker.reaching.access.given = None
     with pytest.raises(NotFoundError, match="no application") as raised:
         await office.begin(agent.agent)
     assert raised.value.remedy == "agentvault auth0 apply"

@@ -97,7 +97,9 @@ async def test_no_exchange_slips_in_while_it_is_taken_back(
     async def slowly(accounts: MyAccountApi, key: str) -> bool:
         asked.append(asyncio.create_task(owner_of_token(office, first)))
         await office.bench.until(
-            lambda: bool(office.broker.vault._turns[first.agent.id, WORKSPACE]._waiters)
+            lambda: bool(
+                office.broker.reaching.vault._turns[first.agent.id, WORKSPACE]._waiters
+            )
         )
         return await disconnect(accounts, key)
 

@@ -42,7 +42,7 @@ async def limited(bench: Bench, text: str = LIMIT) -> None:
     """Put *text* in force."""
     bench.home.limits_file.write_text(text)
     await reload_policy(bench.broker)
-    assert bench.broker.policy_state.problem is None
+    assert bench.broker.deciding.state.problem is None
 
 
 async def write(bench: Bench, agent: Agent, **more: Any) -> Any:
@@ -51,7 +51,7 @@ async def write(bench: Bench, agent: Agent, **more: Any) -> Any:
 
 
 async def used(bench: Bench) -> int:
-    return sum(one.used for one in await bench.broker.limits.all())
+    return sum(one.used for one in await bench.broker.deciding.limits.all())
 
 
 async def test_sixty_four_at_once_never_pass_a_limit_by_one(bench: Bench) -> None:
@@ -100,7 +100,7 @@ async def test_what_could_not_be_recorded_is_given_back(
     monkeypatch.setattr(bench.broker.registry, "may_hold_more", lambda *_: False)
     assert (await write(bench, agent)).reason == "too_many_tokens"
     assert await used(bench) == 0
-    assert bench.broker.limits._held == {}
+    assert bench.broker.deciding.limits._held == {}
 
 
 async def test_a_cancelled_caller_counts_once_its_record_is_under_way(
@@ -202,10 +202,10 @@ async def test_a_broken_file_of_limits_keeps_the_one_before(bench: Bench) -> Non
         else:
             bench.home.limits_file.write_text(broken)
         await reload_policy(bench.broker)
-        assert "limits.toml" in (bench.broker.policy_state.problem or "")
+        assert "limits.toml" in (bench.broker.deciding.state.problem or "")
         assert await used(bench) == 1
         async with bench.restarted() as again:
-            assert "limits.toml" in (again.broker.policy_state.problem or "")
+            assert "limits.toml" in (again.broker.deciding.state.problem or "")
             assert await used(again) == 1
             break
 
@@ -218,11 +218,11 @@ async def test_an_edit_counts_what_is_under_way_and_makes_nobody_wait(
     agent = await bench.agent()
     for _ in range(10):
         await write(bench, agent)
-    limits = bench.broker.limits
+    limits = bench.broker.deciding.limits
     asked = [asyncio.create_task(write(bench, agent)) for _ in range(10)]
     while not any(one.submitted for one in limits._held.values()):  # noqa: ASYNC110
         await asyncio.sleep(0)
-    texts = bench.broker.policy.texts
+    texts = bench.broker.deciding.policy.texts
     fewer = LIMIT.replace("20", "18")
     switch_policy(bench.broker, Policy.of(texts._replace(limits=fewer), ("", "", "")))
     answers = await asyncio.gather(*asked, *(write(bench, agent) for _ in range(10)))
@@ -247,7 +247,7 @@ async def test_limits_that_are_changed_count_what_the_chain_has(bench: Bench) ->
     await limited(bench, LIMIT.replace("60s", "10m"))
     assert await used(bench) == 2
     await limited(bench, LIMIT.replace("60s", "10m") + 'per = "resource"')
-    keys = sorted(one.key for one in await bench.broker.limits.all())
+    keys = sorted(one.key for one in await bench.broker.deciding.limits.all())
     assert keys == ["", "calendar:a"]
     amounts = LIMIT.replace("count = 20", 'amount = 5\ncurrency = "USD"')
     await limited(bench, amounts)

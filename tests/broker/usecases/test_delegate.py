@@ -571,7 +571,7 @@ async def test_a_use_of_a_passed_on_token_counts_for_everyone_above(
     await stage.passed(second, token, third)
 
     async def counts(bench: Bench) -> dict[str, int]:
-        return {one.key: one.used for one in await bench.broker.limits.all()}
+        return {one.key: one.used for one in await bench.broker.deciding.limits.all()}
 
     expected = {first.id: 3, second.id: 2, third.id: 1}
     assert await counts(stage.bench) == expected

@@ -49,7 +49,7 @@ async def test_an_account_is_deleted_where_it_is_kept(
     assert office.accounts_at_tenant(account.user) == []
     refused = await exchange(agent, WORKSPACE)
     assert refused.status_code == 401
-    assert office.broker.vault.users.of(agent.agent.id) is None
+    assert office.broker.reaching.vault.users.of(agent.agent.id) is None
     kinds = [
         event.detail["at_tenant"]
         for event in await office.bench.events("connection.removed")
@@ -66,7 +66,7 @@ async def test_an_account_that_is_gone_already_counts_as_deleted(
     """Deleted by its user meanwhile, it is forgotten here as well."""
     agent = await caller(live)
     account = await office.connect(agent.agent, office.person(), "calendar.read")
-    user = office.broker.vault.users.of(agent.agent.id)
+    user = office.broker.reaching.vault.users.of(agent.agent.id)
     assert user is not None
     assert await my_account(office.broker, account, user).disconnect(account.id)
     assert (await exchange(agent, WORKSPACE)).status_code == 401
@@ -114,7 +114,7 @@ async def test_without_the_sign_in_it_is_left_and_said(
     """Only its user can delete an account: that nobody did is no success."""
     agent = await caller(live)
     account = await office.connect(agent.agent, office.person(), "calendar.read")
-    office.broker.vault.users.forget(agent.agent.id)
+    office.broker.reaching.vault.users.forget(agent.agent.id)
     assert await remove(office, agent.agent) == "left"
     assert office.accounts_at_tenant(account.user) == [account.id]
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
@@ -131,7 +131,7 @@ async def test_a_revocation_takes_the_account_at_the_tenant(
     assert office.step(agent.agent, "connected accounts").status == "confirmed"
     assert office.accounts_at_tenant(account.user) == []
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
-    assert office.broker.vault.users.of(agent.agent.id) is None
+    assert office.broker.reaching.vault.users.of(agent.agent.id) is None
 
 
 @pytest.mark.slow
@@ -174,7 +174,7 @@ async def test_the_last_agent_revoked_takes_a_shared_account_with_it(
     assert (await office.bench.ledger.load()).accounts == ()
     for agent in (first, second):
         assert office.steps(agent)["connected accounts"] == "confirmed"
-        assert office.broker.vault.users.of(agent.id) is None
+        assert office.broker.reaching.vault.users.of(agent.id) is None
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ async def test_a_step_looks_again_before_it_deletes(office: Office, live: Live) 
     first, second = await caller(live), await caller(live)
     person = office.person()
     account = await office.connect(first.agent, person, "calendar.read")
-    known = office.broker.access.holdings
+    known = office.broker.reaching.access.holdings
     held = known.of(first.agent.id)
     assert held is not None
     (planned,) = held.accounts

@@ -34,7 +34,9 @@ async def provider_of(office: Office, *answers: Answer) -> AsyncIterator[RogueTe
     """Put a provider of the test's own in the place of the embedded one."""
     async with rogue_tenant() as rogue:
         rogue.script(REVOKE, *answers)
-        office.broker.outlook.give(WORKSPACE, Endpoints(f"{rogue.issuer}revoke"))
+        office.broker.reaching.outlook.give(
+            WORKSPACE, Endpoints(f"{rogue.issuer}revoke")
+        )
         yield rogue
 
 
@@ -113,7 +115,7 @@ async def test_a_token_on_its_way_is_revoked_instead_of_delivered(
     agent = await caller(live)
     await office.connect(agent.agent, office.person(), "calendar.read")
     given: list[str] = []
-    real = office.broker.vault.exchange
+    real = office.broker.reaching.vault.exchange
 
     async def overtaken(account: Account) -> Any:
         """Revoke the agent while the tenant answers."""
@@ -125,8 +127,8 @@ async def test_a_token_on_its_way_is_revoked_instead_of_delivered(
     async def gone(_: Account) -> NoToken:
         return NoToken(Cause.GRANT_DISABLED, "unauthorized_client", "", "")
 
-    monkeypatch.setattr(office.broker.vault, "exchange", overtaken)
-    monkeypatch.setattr(office.broker.providers, "_exchange", gone)
+    monkeypatch.setattr(office.broker.reaching.vault, "exchange", overtaken)
+    monkeypatch.setattr(office.broker.reaching.providers, "_exchange", gone)
     assert (await exchange(agent, WORKSPACE)).status_code == 403
     await office.work()
     assert office.step(agent.agent).status == "confirmed"
@@ -228,7 +230,7 @@ async def test_a_provider_that_is_down_delays_nothing(
     agent, _ = await using(office, live)
     answers = Answer(hang=True), Answer(status=503, headers={"Retry-After": "90"})
     async with provider_of(office, *answers, Answer()) as rogue:
-        running = asyncio.create_task(office.broker.outbox.run())
+        running = asyncio.create_task(office.broker.reaching.outbox.run())
         await office.revoke(agent.agent)
         await rogue.arrived.wait()
         others = ("vault grant", "refresh tokens", "client secret")
@@ -256,7 +258,7 @@ async def test_who_waits_for_a_token_keeps_nobody_else_waiting(
     first, token = await using(office, live)
     await later(office, 61)
     second, _ = await using(office, live)
-    go, real = asyncio.Event(), office.broker.providers._exchange
+    go, real = asyncio.Event(), office.broker.reaching.providers._exchange
 
     async def slow(account: Account) -> Any:
         await go.wait()
@@ -265,8 +267,8 @@ async def test_who_waits_for_a_token_keeps_nobody_else_waiting(
     def status(agent: Caller, name: str) -> str:
         return office.step(agent.agent, name).status
 
-    monkeypatch.setattr(office.broker.providers, "_exchange", slow)
-    running = asyncio.create_task(office.broker.outbox.run())
+    monkeypatch.setattr(office.broker.reaching.providers, "_exchange", slow)
+    running = asyncio.create_task(office.broker.reaching.outbox.run())
     await office.revoke(first.agent)
     await office.revoke(second.agent)
     await office.bench.until(
@@ -289,7 +291,7 @@ async def test_a_vault_that_hangs_delays_the_grant_by_no_more_than_an_exchange(
     """No token comes: the grant is cut all the same, and a person is told to revoke."""
     agent, _ = await using(office, live)
     await later(office, 61)
-    monkeypatch.setattr(office.broker.vault, "_deadline", 0.1)
+    monkeypatch.setattr(office.broker.reaching.vault, "_deadline", 0.1)
     never = asyncio.Event()
     asked: list[str] = []
 
@@ -297,7 +299,7 @@ async def test_a_vault_that_hangs_delays_the_grant_by_no_more_than_an_exchange(
         asked.append(account.id)
         await never.wait()
 
-    monkeypatch.setattr(office.broker.vault, "_exchange", hangs)
+    monkeypatch.setattr(office.broker.reaching.vault, "_exchange", hangs)
     await office.cut(agent.agent)
     assert asked
     assert office.step(agent.agent, "vault grant").status == "confirmed"
@@ -386,7 +388,7 @@ async def test_a_restore_withdraws_it_and_forgets_the_token(
         await later(office, 400)
         assert rogue.asked(REVOKE) == asked
     assert office.step(agent.agent).status == "withdrawn"
-    assert office.broker.providers._held == {}
+    assert office.broker.reaching.providers._held == {}
     assert office.provider_says(token)["active"] is True
 
 

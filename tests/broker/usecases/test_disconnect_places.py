@@ -29,7 +29,7 @@ async def holding(office: Office, live: Live, connection: str) -> Agent:
         agent_id=agent.id,
         connection=connection,
         id=f"cac_{agent.id}",
-        issuer=broker.vault.issuer,
+        issuer=broker.reaching.vault.issuer,
         user=f"auth0|{agent.id}",
         user_name="Ursula",
         scopes=(),
@@ -59,7 +59,7 @@ async def test_many_tokens_of_a_provider_that_hangs_delay_no_other_provider(
         stuck = [await holding(office, live, "slow") for _ in range(20)]
         for agent in stuck:
             await office.revoke(agent)
-        running = asyncio.create_task(office.broker.outbox.run())
+        running = asyncio.create_task(office.broker.reaching.outbox.run())
         await office.bench.until(lambda: slow.asked("/revoke") >= 8)
         other = await holding(office, live, WORKSPACE)
         await office.revoke(other)

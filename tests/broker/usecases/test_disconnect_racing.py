@@ -67,7 +67,7 @@ async def test_an_account_connected_while_another_is_removed_stays(
     (new,) = office.broker.registry.accounts.of(agent.agent.id)
     assert new.id != old.id
     assert (await office.bench.ledger.load()).accounts == (new,)
-    assert office.broker.vault.users.of(agent.agent.id) is not None
+    assert office.broker.reaching.vault.users.of(agent.agent.id) is not None
     assert (await exchange(agent, WORKSPACE)).status_code == 200
 
 
@@ -94,13 +94,13 @@ async def test_a_token_overtaken_while_it_is_recorded_is_revoked_at_the_provider
     """Nobody was given it, and it works there: so it is shown to be revoked."""
     agent, made = await caller(live), []
     await office.connect(agent.agent, office.person(), "calendar.read")
-    ask = office.broker.vault.exchange
+    ask = office.broker.reaching.vault.exchange
 
     async def asked(account: Account) -> Any:
         made.append(await ask(account))
         return made[-1]
 
-    monkeypatch.setattr(office.broker.vault, "exchange", asked)
+    monkeypatch.setattr(office.broker.reaching.vault, "exchange", asked)
     gate = Gate(office.bench, monkeypatch, EventType.TOKEN_EXCHANGED)
     exchanging = asyncio.create_task(exchange(agent, WORKSPACE))
     await gate.reached.wait()
@@ -108,7 +108,7 @@ async def test_a_token_overtaken_while_it_is_recorded_is_revoked_at_the_provider
     gate.open.set()
     assert (await exchanging).status_code == 403
     # The vault gives no other one for it: the agent's client is gone, say.
-    office.broker.vault.users.forget(agent.agent.id)
+    office.broker.reaching.vault.users.forget(agent.agent.id)
     await office.work()
     assert office.step(agent.agent).status == "confirmed"
     assert office.provider_says(made[0].access_token.reveal())["active"] is False

@@ -168,13 +168,15 @@ async def test_a_providers_token_performs_any_scope_of_its_connection(
     broker = vault.broker
     least = min(
         broker.settings.connections[GOOGLE].scopes,
-        key=lambda name: broker.policy.catalogue.get(name).risk.rank,  # type: ignore[union-attr]
+        key=lambda name: broker.deciding.policy.catalogue.get(name).risk.rank,  # type: ignore[union-attr]
     )
     forbid = (
         '@id("never") @why("no") forbid (principal, action, resource)'
         f' when {{ context.performs == "{least}" }};'
     )
-    broker.policy = Policy(broker.policy.text + forbid, broker.policy.catalogue)
+    broker.deciding.policy = Policy(
+        broker.deciding.policy.text + forbid, broker.deciding.policy.catalogue
+    )
     answer = await exchange(caller)
     assert answer.json()["reason"] == "policy_forbids"
     assert vault.exchanges == 0
@@ -256,12 +258,12 @@ async def test_a_tenant_that_is_away_is_no_reason_to_reconnect(
 ) -> None:
     """An outage is 503 with a time to come again, never 4xx or 429."""
     caller = await vault.connected()
-    vault.broker.vault = VaultAccess(
+    vault.broker.reaching.vault = VaultAccess(
         vault.bench.home, vault.auth0.issuer, vault.bench.clock, deadline=0.2
     )
     vault.answers(broken)
     answer = await exchange(caller)
-    await vault.broker.vault.aclose()
+    await vault.broker.reaching.vault.aclose()
     assert answer.status_code == 503
     assert answer.json()["error"] == "temporarily_unavailable"
     assert int(answer.headers["retry-after"]) >= 1
@@ -276,7 +278,7 @@ async def test_without_the_teams_key_an_exchange_is_sealed_and_nobody_reconnects
     caller = await vault.connected()
     home, clock = vault.bench.home, vault.bench.clock
     shared = VaultAccess(home, vault.auth0.issuer, clock, shared=True)
-    vault.broker.vault = shared
+    vault.broker.reaching.vault = shared
     vault.answers(recorded("ok"))
     for content in (None, b"k" * 32):  # none, and one that seals nothing of this
         if content is not None:
@@ -306,7 +308,7 @@ async def test_a_no_is_not_asked_for_again_at_once(vault: Vaulted) -> None:
     assert (await exchange(caller)).status_code == 200
     vault.answers(Answer({"error": "too_many_requests"}, 429, {"retry-after": "30"}))
     vault.bench.clock.advance(61)
-    vault.broker.vault._deadline = 0.2
+    vault.broker.reaching.vault._deadline = 0.2
     busy = await exchange(caller)
     assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
     asked = vault.exchanges
@@ -507,7 +509,7 @@ async def test_an_outage_does_not_spend_an_approval(vault: Vaulted) -> None:
     held = (await exchange(caller, BANK)).json()["auth_req_id"]
     await vault.approve(held)
     vault.answers(Answer({}, 503))
-    vault.broker.vault._deadline = 0.2
+    vault.broker.reaching.vault._deadline = 0.2
     assert (await exchange(caller, BANK)).status_code == 503
     assert (await caller.poll(held)).status_code == 503
     vault.answers(recorded("ok"))

@@ -33,12 +33,14 @@ GRANTS = ("token.exchanged", "token.delivered", "stepup.approved", "stepup.autho
 async def be_impatient(office: Office) -> None:
     """Let nobody wait long: what is slow is slow enough."""
     broker, tenant = office.broker, office.tenant
-    await broker.tenant.aclose()
-    await broker.vault.aclose()
-    broker.tenant = TenantClient(
+    await broker.reaching.tenant.aclose()
+    await broker.reaching.vault.aclose()
+    broker.reaching.tenant = TenantClient(
         tenant.issuer, tenant.run.client_id, tenant.clock, timeout=0.3
     )
-    broker.vault = VaultAccess(broker.home, tenant.issuer, broker.clock, deadline=0.3)
+    broker.reaching.vault = VaultAccess(
+        broker.home, tenant.issuer, broker.clock, deadline=0.3
+    )
 
 
 async def kinds(office: Office, since: int) -> dict[str, list[Any]]:
@@ -135,7 +137,7 @@ async def test_all_goes_on_once_the_tenant_is_back(office: Office, live: Live) -
 
 
 async def work(office: Office) -> None:
-    while await office.broker.outbox.work():
+    while await office.broker.reaching.outbox.work():
         pass
 
 

@@ -201,7 +201,7 @@ async def test_where_there_are_pages_the_id_token_must_name_the_digest(
     bench: Bench, kind: str, url: str
 ) -> None:
     """An ID token without the digest approves nothing, with or without an address."""
-    bench.broker.tenant_kind = kind
+    bench.broker.reaching.kind = kind
     under(bench, url=url)
     refused = await tried(bench, claims={})
     assert refused.status is StepUpStatus.PENDING

@@ -51,7 +51,7 @@ async def tenant(bench: Bench, clock: ManualClock) -> AsyncIterator[RogueTenant]
             amr_required=False,
             sleep=nap,
         )
-        bench.broker.tenant = client
+        bench.broker.reaching.tenant = client
         yield running
         await client.aclose()
 
@@ -259,4 +259,4 @@ async def test_with_the_tenant_down_agents_are_answered_and_nobody_approves(
     assert again.stepup.status is StepUpStatus.PENDING
     decided = [one.outcome for one in await bench.events("token.decision")]
     assert sorted(map(str, decided)) == ["allowed", "escalated", "escalated"]
-    assert bench.broker.tenant.reachable is False
+    assert bench.broker.reaching.tenant.reachable is False

@@ -107,24 +107,26 @@ async def test_an_agent_that_a_rule_names_is_not_renamed(
         else:
             routes = f'[[routes]]\nsinks = ["log"]\nagents = ["{text}"]\n'
             bench.home.alerts_file.write_text(f"{SINK}{routes}")
-            if broker.watch is None:
-                broker.watch = LedgerWatch(broker, lambda *_: Secret("hidden"))
-                await broker.watch.start()
+            if broker.extensions.watch is None:
+                broker.extensions.watch = LedgerWatch(
+                    broker, lambda *_: Secret("hidden")
+                )
+                await broker.extensions.watch.start()
             else:
-                await broker.watch.look()
+                await broker.extensions.watch.look()
         if text == "mail":
             with pytest.raises(ConflictError, match=place):
                 await rename_agent(broker, agent.id, "post", OPERATOR)
     assert (await rename_agent(broker, agent.id, "post", OPERATOR)).name == "post"
-    if broker.watch is not None:
-        await broker.watch.aclose()
+    if broker.extensions.watch is not None:
+        await broker.extensions.watch.aclose()
 
 
 async def test_an_operator_neither_frees_nor_blocks_a_name(bench: Bench) -> None:
     """An operator who may not grant changes no list of names; a change waits."""
     await apply(bench, "/f", "mail")
     await bench.agent("other")
-    names = bench.broker.meta["applied_files"]
+    names = bench.broker.recording.meta["applied_files"]
     async with opened(bench) as stand:
         oscar = await signed_in(stand, "operator", "oscar")
         active = (await oscar.get("/api/files")).json()["agents"]
@@ -133,10 +135,10 @@ async def test_an_operator_neither_frees_nor_blocks_a_name(bench: Bench) -> None
             body = {"agents": agents, "places": places}
             answer = await oscar.post("/api/files", **body)
             assert (answer.status_code, answer.json()["applied"]) == (200, False)
-            assert bench.broker.meta["applied_files"] == names
+            assert bench.broker.recording.meta["applied_files"] == names
         alice = await signed_in(stand, "approver", "alice")
         await waits(await alice.post("/api/files", places={"/f": []}))
-        assert bench.broker.meta["applied_files"] == names
+        assert bench.broker.recording.meta["applied_files"] == names
 
 
 async def test_who_only_takes_away_by_files_changes_no_list_of_names(
@@ -152,7 +154,7 @@ async def test_who_only_takes_away_by_files_changes_no_list_of_names(
         answer = await oscar.post("/api/files", **body)
         assert (answer.status_code, answer.json()["applied"]) == (200, True)
         assert bench.broker.registry.agent(agent.id).scopes == ()
-        assert "applied_files" not in bench.broker.meta
+        assert "applied_files" not in bench.broker.recording.meta
 
 
 async def test_the_names_of_files_are_recorded_with_an_event(bench: Bench) -> None:

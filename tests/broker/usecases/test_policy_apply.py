@@ -78,9 +78,9 @@ async def test_errors_of_policy_check_are_refused(started: Bench) -> None:
 async def test_applying_replaces_the_file_and_says_who_and_why(started: Bench) -> None:
     """The next decision is the new policy's; the record names person, reason, plan."""
     broker, agent = started.broker, await started.agent()
-    plan = broker.policy.texts._replace(policy=NARROW)
-    digest = plan.plan_digest(broker.policy.version)
-    before = broker.policy.version
+    plan = broker.deciding.policy.texts._replace(policy=NARROW)
+    digest = plan.plan_digest(broker.deciding.policy.version)
+    before = broker.deciding.policy.version
     await apply(started, NARROW, digest)
     assert started.home.policy_file.read_text() == NARROW
     assert started.home.policy_file.stat().st_mode & 0o777 == 0o600
@@ -88,7 +88,7 @@ async def test_applying_replaces_the_file_and_says_who_and_why(started: Bench) -
     (event,) = await changes(started)
     assert event.actor == OPERATOR
     told = [event.detail[name] for name in ("before", "after", "plan", "why")]
-    assert told == [before, broker.policy.version, digest, "Less mail."]
+    assert told == [before, broker.deciding.policy.version, digest, "Less mail."]
     # Nothing is left to be recorded or read again.
     await reload_policy(broker)
     assert len(await changes(started)) == 1
@@ -99,8 +99,8 @@ async def test_a_plan_of_other_texts_or_another_version_is_refused(
 ) -> None:
     """A digest counts for what was planned alone, under the policy it was planned."""
     broker = started.broker
-    digest = broker.policy.texts._replace(policy=NARROW).plan_digest(
-        broker.policy.version
+    digest = broker.deciding.policy.texts._replace(policy=NARROW).plan_digest(
+        broker.deciding.policy.version
     )
     with pytest.raises(ConflictError, match="no plan of these texts"):
         await apply(started, OTHER, digest)
@@ -122,10 +122,10 @@ async def test_what_cannot_be_in_force_changes_nothing(
     started: Bench, text: str, told: str
 ) -> None:
     """A broken or huge candidate leaves file, record and policy as they were."""
-    before = started.broker.policy
+    before = started.broker.deciding.policy
     with pytest.raises(PolicyError, match=told):
         await apply(started, text)
-    assert started.broker.policy is before
+    assert started.broker.deciding.policy is before
     assert not started.home.policy_file.exists()
     assert not await changes(started)
 
@@ -159,14 +159,14 @@ async def test_a_kill_between_record_and_file_is_made_good_at_the_start(
     assert not started.home.policy_file.exists()
     async with started.restarted() as again:
         assert again.home.policy_file.read_text() == NARROW
-        assert again.broker.policy.text == NARROW
+        assert again.broker.deciding.policy.text == NARROW
         (event,) = await changes(again)
-        assert event.detail["after"] == again.broker.policy.version
+        assert event.detail["after"] == again.broker.deciding.policy.version
         # An edit by hand before the next start is not written over.
         again.home.policy_file.unlink()
         again.home.policy_file.write_text(OTHER)
         async with again.restarted() as third:
-            assert third.broker.policy.text == OTHER
+            assert third.broker.deciding.policy.text == OTHER
 
 
 async def test_a_file_edited_after_the_kill_is_left_as_it_is(
@@ -176,7 +176,7 @@ async def test_a_file_edited_after_the_kill_is_left_as_it_is(
     await apply_and_be_killed(started, monkeypatch)
     started.home.policy_file.write_text(OTHER)
     async with started.restarted() as again:
-        assert again.broker.policy.text == OTHER
+        assert again.broker.deciding.policy.text == OTHER
 
 
 async def test_nothing_changes_while_the_ledger_cannot_write(
@@ -187,9 +187,9 @@ async def test_nothing_changes_while_the_ledger_cannot_write(
     async def full(*_: object, **__: object) -> None:
         raise LedgerError("the disk is full")
 
-    before = started.broker.policy
+    before = started.broker.deciding.policy
     monkeypatch.setattr(started.broker, "record", full)
     with pytest.raises(LedgerError):
         await apply(started, NARROW)
-    assert started.broker.policy is before
+    assert started.broker.deciding.policy is before
     assert not started.home.policy_file.exists()

@@ -66,7 +66,7 @@ async def again(bench: Bench, clock: ManualClock) -> AsyncIterator[Any]:
 async def change(bench: Bench, text: str) -> None:
     bench.home.policy_file.write_text(text)
     await reload_policy(bench.broker)
-    assert bench.broker.policy_state.problem is None
+    assert bench.broker.deciding.state.problem is None
 
 
 async def granted(bench: Bench, agent: Agent, action: Action = CALENDAR) -> Granted:
@@ -84,29 +84,32 @@ async def test_a_file_that_is_gone_brings_no_milder_policy_back(
     bench: Bench, again: Any, file: str
 ) -> None:
     """What was in force stays, over restarts too, until it is reset on purpose."""
-    shipped = bench.broker.policy.version
+    shipped = bench.broker.deciding.policy.version
     path = getattr(bench.home, file)
     if file == "policy_file":
         path.write_text(NO_CALENDAR)
     else:
         path.write_text(SCOPES)
     await reload_policy(bench.broker)
-    strict = bench.broker.policy.version
+    strict = bench.broker.deciding.policy.version
     path.unlink()
     await reload_policy(bench.broker)
     for _ in range(2):
-        assert bench.broker.policy.version == strict
-        assert "is gone" in (bench.broker.policy_state.problem or "")
+        assert bench.broker.deciding.policy.version == strict
+        assert "is gone" in (bench.broker.deciding.state.problem or "")
         assert any("agentvault policy reset" in told for told in warnings(bench.broker))
         bench = await again()
         await reload_policy(bench.broker)
     await reset_policy(bench.broker, OPERATOR)
-    assert bench.broker.policy.version == shipped
-    assert bench.broker.policy_state.problem is None
+    assert bench.broker.deciding.policy.version == shipped
+    assert bench.broker.deciding.state.problem is None
     event = (await bench.events("policy.changed"))[-1]
     assert (event.actor.name, event.detail["after"]) == ("olga", shipped)
     bench = await again()
-    assert (bench.broker.policy.version, bench.broker.policy_state.problem) == (
+    assert (
+        bench.broker.deciding.policy.version,
+        bench.broker.deciding.state.problem,
+    ) == (
         shipped,
         None,
     )
@@ -119,7 +122,7 @@ async def test_a_file_that_is_put_back_counts_again(bench: Bench) -> None:
     await change(bench, NO_CALENDAR)
     bench.home.policy_file.unlink()
     await reload_policy(bench.broker)
-    assert bench.broker.policy_state.problem
+    assert bench.broker.deciding.state.problem
     await change(bench, shipped_policy())
 
 
@@ -127,17 +130,17 @@ async def test_a_file_that_others_may_write_leaves_the_last_in_force(
     bench: Bench,
 ) -> None:
     """While the broker runs, such a file decides nothing, and is warned of."""
-    strict = bench.broker.policy.version
+    strict = bench.broker.deciding.policy.version
     bench.home.config.chmod(0o755)
     bench.home.policy_file.write_text(NO_CALENDAR)
     bench.home.policy_file.chmod(0o646)
     await reload_policy(bench.broker)
-    assert bench.broker.policy.version == strict
+    assert bench.broker.deciding.policy.version == strict
     (told,) = [one for one in warnings(bench.broker) if "others can write" in one]
     assert f"chmod 600 {bench.home.policy_file}" in told
     bench.home.policy_file.chmod(0o600)
     await change(bench, NO_CALENDAR)
-    assert bench.broker.policy.version != strict
+    assert bench.broker.deciding.policy.version != strict
 
 
 async def test_a_file_that_is_broken_at_a_start_leaves_the_last_in_force(
@@ -145,14 +148,14 @@ async def test_a_file_that_is_broken_at_a_start_leaves_the_last_in_force(
 ) -> None:
     """A broken file decides nothing at a start either, where another was in force."""
     await change(bench, NO_CALENDAR)
-    strict = bench.broker.policy.version
+    strict = bench.broker.deciding.policy.version
     bench.home.policy_file.write_text("permit (everything")
     bench = await again()
-    assert bench.broker.policy.version == strict
-    assert "line 1" in (bench.broker.policy_state.problem or "")
+    assert bench.broker.deciding.policy.version == strict
+    assert "line 1" in (bench.broker.deciding.state.problem or "")
     bench.home.policy_file.unlink()
     bench = await again()
-    assert bench.broker.policy.version == strict
+    assert bench.broker.deciding.policy.version == strict
 
 
 async def test_a_copy_that_is_not_what_the_chain_names_is_not_used(
@@ -173,7 +176,7 @@ async def test_a_copy_that_is_not_what_the_chain_names_is_not_used(
             await again()
     bench.home.policy_file.write_text(NO_CALENDAR)
     bench.home.scopes_file.write_text(SCOPES)
-    assert (await again()).broker.policy_state.problem is None
+    assert (await again()).broker.deciding.state.problem is None
 
 
 @pytest.mark.parametrize("copy", ["of the new files", "gone", "broken"])
@@ -287,7 +290,7 @@ async def test_a_policy_changed_while_the_broker_was_down_ends_tokens(
     server = await bench.agent("server", "read:calendar", resource_server=True)
     ended = await granted(bench, agent)
     await keep_policy(bench.broker)
-    before = bench.broker.policy.version
+    before = bench.broker.deciding.policy.version
     bench.home.policy_file.write_text(NO_CALENDAR)
     bench = await again()
     assert not await active(bench, server, ended.access_token)
@@ -306,15 +309,15 @@ async def test_what_was_not_looked_at_when_the_broker_was_killed_is_afterwards(
         await granted(bench, agent)
     await change(bench, NO_CALENDAR)
     half = asyncio.create_task(recheck_tokens(bench.broker))
-    await bench.until(lambda: len(bench.broker.policy_state.outdated) >= 8)
+    await bench.until(lambda: len(bench.broker.deciding.state.outdated) >= 8)
     half.cancel()
     bench = await again()
-    assert bench.broker.policy_state.unchecked
+    assert bench.broker.deciding.state.unchecked
     await recheck_tokens(bench.broker)
     revoked = [e.detail["token_id"] for e in await bench.events("token.revoked")]
     assert len(revoked) == len(set(revoked)) == 100
     assert (await bench.ledger.load()).tokens == ()
-    assert not (await again()).broker.policy_state.unchecked
+    assert not (await again()).broker.deciding.state.unchecked
 
 
 async def test_tokens_end_though_that_cannot_be_recorded(

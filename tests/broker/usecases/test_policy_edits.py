@@ -80,10 +80,10 @@ async def test_an_edit_that_loosens_waits_and_is_applied_once_approved(
     await edit(bench, MILD)
     await reload_policy(bench.broker)
     (change,) = waiting(bench)
-    assert bench.broker.policy.text == shipped_policy()
+    assert bench.broker.deciding.policy.text == shipped_policy()
     assert any(change.id in one for one in warnings(bench.broker))
     assert await approve(bench, change) == "applied"
-    assert bench.broker.policy.text == MILD
+    assert bench.broker.deciding.policy.text == MILD
     (event,) = await bench.events("change.applied")
     assert event.detail["loosened"]["requested_by"]["sub"] == "file"
     assert not any(change.id in one for one in warnings(bench.broker))
@@ -94,9 +94,9 @@ async def test_an_edit_that_loosens_waits_and_is_applied_once_approved(
 async def test_an_edit_that_tightens_counts_at_once(bench: Bench) -> None:
     """And undoing it is a loosening."""
     await edit(bench, STRICT)
-    assert bench.broker.policy.text == STRICT
+    assert bench.broker.deciding.policy.text == STRICT
     await edit(bench, shipped_policy())
-    assert bench.broker.policy.text == STRICT
+    assert bench.broker.deciding.policy.text == STRICT
     assert len(waiting(bench)) == 1
 
 
@@ -110,7 +110,7 @@ async def test_an_edit_that_is_undone_or_denied_changes_nothing(bench: Bench) ->
     await edit(bench, MILD)
     (change,) = waiting(bench)
     await deny(bench.broker, change.id, "no", OPERATOR)
-    assert bench.broker.policy.text == STRICT
+    assert bench.broker.deciding.policy.text == STRICT
     assert any("is denied" in one for one in warnings(bench.broker))
 
 
@@ -119,10 +119,10 @@ async def test_an_edit_while_nothing_runs_waits_too(bench: Bench) -> None:
     await edit(bench, STRICT)
     bench.home.policy_file.write_text(MILD)
     async with bench.restarted(FACTOR) as again:
-        assert again.broker.policy.text == STRICT
+        assert again.broker.deciding.policy.text == STRICT
         (change,) = waiting(again)
         assert await approve(again, change) == "applied"
-        assert again.broker.policy.text == MILD
+        assert again.broker.deciding.policy.text == MILD
 
 
 async def test_another_change_does_not_bring_in_an_edit_that_waits(
@@ -131,10 +131,10 @@ async def test_another_change_does_not_bring_in_an_edit_that_waits(
     """Neither an apply nor a reset: nobody approved what else the files say by then."""
     risky = shipped_scopes()
     bench.home.scopes_file.write_text(risky.replace('"high"', '"low"'))
-    before = bench.broker.policy.catalogue.version
+    before = bench.broker.deciding.policy.catalogue.version
     await apply_policy(bench.broker, {"policy": STRICT}, OPERATOR, None, "")
-    assert bench.broker.policy.text == STRICT
-    assert bench.broker.policy.catalogue.version == before
+    assert bench.broker.deciding.policy.text == STRICT
+    assert bench.broker.deciding.policy.catalogue.version == before
     await reload_policy(bench.broker)
     await expire_due(bench.broker)
     (change,) = waiting(bench)
@@ -142,8 +142,8 @@ async def test_another_change_does_not_bring_in_an_edit_that_waits(
     assert [one.name for one in change.change.texts] == ["scopes.toml"]
     bench.home.policy_file.unlink()
     await reset_policy(bench.broker, OPERATOR)
-    assert bench.broker.policy.text == shipped_policy()
-    assert bench.broker.policy.catalogue.version == before
+    assert bench.broker.deciding.policy.text == shipped_policy()
+    assert bench.broker.deciding.policy.catalogue.version == before
     await reload_policy(bench.broker)
     await expire_due(bench.broker)
     assert len(waiting(bench)) == 1
@@ -157,19 +157,19 @@ async def test_an_edit_of_own_scopes_waits_and_is_applied_as_it_was_shown(
     file.write_text(BOATS)
     await reload_policy(bench.broker)
     await expire_due(bench.broker)
-    assert "read:boats" not in bench.broker.policy.catalogue
+    assert "read:boats" not in bench.broker.deciding.policy.catalogue
     (change,) = waiting(bench)
     assert change.change is not None
     (text,) = change.change.texts
     assert text.name == "scopes.d/boats.toml"
     assert [f"+{line}" for line in BOATS.splitlines()] == text.diff.split("\n")[1:]
     assert await approve(bench, change) == "applied"
-    assert "read:boats" in bench.broker.policy.catalogue
-    version = bench.broker.policy.version
+    assert "read:boats" in bench.broker.deciding.policy.catalogue
+    version = bench.broker.deciding.policy.version
     kept = await bench.ledger.texts(version)
     assert PolicyTexts(**kept).catalogue().get("read:boats") is not None
     async with bench.restarted(FACTOR) as again:
-        assert again.broker.policy.version == version
+        assert again.broker.deciding.policy.version == version
 
 
 async def test_an_edit_that_waits_does_not_keep_anybody_from_tightening(
@@ -180,7 +180,7 @@ async def test_an_edit_that_waits_does_not_keep_anybody_from_tightening(
     assert len(waiting(bench)) == 1
     texts = {"policy": STRICT}
     await apply_policy(bench.broker, texts, OPERATOR, None, "", may_loosen=False)
-    assert bench.broker.policy.text == STRICT
+    assert bench.broker.deciding.policy.text == STRICT
 
 
 async def test_an_edit_is_shown_against_the_shipped_policy(bench: Bench) -> None:
@@ -229,7 +229,7 @@ async def test_an_edit_that_could_not_be_asked_for_is_asked_for_later(
     monkeypatch.setattr(policy_edits, "ask", refuse)
     await edit(bench, MILD)
     assert waiting(bench) == []
-    assert bench.broker.policy.text == shipped_policy()
+    assert bench.broker.deciding.policy.text == shipped_policy()
     monkeypatch.setattr(policy_edits, "ask", ask)
     await reload_policy(bench.broker)
     assert len(waiting(bench)) == 1
@@ -240,7 +240,7 @@ async def test_an_edit_that_tightens_undoes_nothing_that_was_applied_meanwhile(
 ) -> None:
     """It was compared with the policy before, and would loosen the one since."""
     tighter = STRICT.replace("no-mail", "no-files").replace("send:email", "read:files")
-    hold, applied = bench.broker.policy_state.hold, list[str]()
+    hold, applied = bench.broker.deciding.state.hold, list[str]()
 
     async def late(last: Policy, edited: Policy) -> bool:
         waits = await hold(last, edited)
@@ -249,8 +249,8 @@ async def test_an_edit_that_tightens_undoes_nothing_that_was_applied_meanwhile(
             await apply_policy(bench.broker, {"policy": STRICT}, OPERATOR, None, "")
         return waits
 
-    monkeypatch.setattr(bench.broker.policy_state, "hold", late)
+    monkeypatch.setattr(bench.broker.deciding.state, "hold", late)
     await edit(bench, tighter)
-    assert bench.broker.policy.text == STRICT
+    assert bench.broker.deciding.policy.text == STRICT
     await reload_policy(bench.broker)
-    assert bench.broker.policy.text == STRICT
+    assert bench.broker.deciding.policy.text == STRICT

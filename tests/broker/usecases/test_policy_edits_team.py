@@ -24,13 +24,13 @@ async def test_an_edit_of_the_policy_waits_and_any_broker_approves_it(
 ) -> None:
     """The other broker does not cancel it, and exactly the edited text is applied."""
     async with edited(place, POLICY, LOOSE) as (a, b, change):
-        texts = [one.bench.broker.policy.text for one in (a, b)]
+        texts = [one.bench.broker.deciding.policy.text for one in (a, b)]
         assert texts == [RULES] * 2
         approver = (a, b)[at]
         await approve(approver, change)
         await settle(b, a)
         assert approver.bench.broker.stepups.get(change.id).status == "applied"
-        assert [one.bench.broker.policy.text for one in (a, b)] == [LOOSE] * 2
+        assert [one.bench.broker.deciding.policy.text for one in (a, b)] == [LOOSE] * 2
         assert [one.says(POLICY) for one in (a, b)] == [LOOSE] * 2
         assert waiting(a) == waiting(b) == []
 
@@ -45,7 +45,7 @@ async def test_the_broker_that_asked_cancels_once_its_files_say_something_else(
         await settle(a, b)
         assert b.bench.broker.stepups.get(first.id).status == "cancelled"
         assert len(waiting(b)) == (then == LOOSER)
-        assert b.bench.broker.policy.text == RULES
+        assert b.bench.broker.deciding.policy.text == RULES
 
 
 async def test_a_policy_that_another_broker_applies_cancels_the_edit(
@@ -58,5 +58,5 @@ async def test_a_policy_that_another_broker_applies_cancels_the_edit(
         await apply_policy(b.bench.broker, texts, OPERATOR, None, "")
         await settle(b, a)
         assert b.bench.broker.stepups.get(change.id).status == "cancelled"
-        assert [one.bench.broker.policy.text for one in (a, b)] == [strict] * 2
+        assert [one.bench.broker.deciding.policy.text for one in (a, b)] == [strict] * 2
         assert a.says(f"{POLICY}.local") == LOOSE

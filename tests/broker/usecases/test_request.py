@@ -274,7 +274,7 @@ async def test_a_decision_records_all_that_it_was_made_from(bench: Bench) -> Non
         inputs = Inputs.read(agent.id, facts)
         assert (inputs.environment.source, inputs.unread) == ("192.0.2.7", True)
         assert facts.get("resource") == action.resource
-        verdict = bench.broker.policy.answer(inputs)
+        verdict = bench.broker.deciding.policy.answer(inputs)
         assert verdict.outcome is event.outcome
         assert (verdict.reason, verdict.rule) == (event.reason, event.rule)
         assert verdict.policy_version == event.detail["policy_version"]

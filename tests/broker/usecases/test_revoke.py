@@ -107,7 +107,7 @@ async def test_revoking_works_when_nothing_can_be_recorded(
     monkeypatch.setattr(bench.ledger, "commit", commit)
     await record_missed(bench.broker)
     assert (await bench.events("agent.revoked"))[-1].reason == "runaway"
-    assert bench.broker.cuts.unrecorded == []
+    assert bench.broker.recording.cuts.unrecorded == []
 
 
 @pytest.mark.slow
@@ -328,7 +328,7 @@ async def test_the_cut_is_written_though_only_the_grant_fails(
         await change_scopes(
             bench.broker, agent.id, frozenset({"read:email"}), gone, OPERATOR
         )
-    assert not bench.broker.cuts.unrecorded
+    assert not bench.broker.recording.cuts.unrecorded
     async with bench.restarted() as again:
         assert again.broker.registry.agent(agent.id).scopes == ("send:payment",)
 

@@ -67,7 +67,9 @@ async def test_a_policy_tightened_meanwhile_ends_an_approval(bench: Bench) -> No
     assert isinstance(held, Escalated)
     stepup: StepUp = held.stepup
     await begin_approval(bench.broker, stepup.id, stepup.digest, OPERATOR)
-    bench.home.policy_file.write_text(bench.broker.policy.text + "\n// tightened\n")
+    bench.home.policy_file.write_text(
+        bench.broker.deciding.policy.text + "\n// tightened\n"
+    )
     await reload_policy(bench.broker)
     bench.tenant.approve()
     registry = bench.broker.registry
@@ -89,7 +91,7 @@ async def test_a_policy_tightened_during_a_delivery_ends_the_token(
     polling = asyncio.create_task(poll(bench.broker, agent, stepup.id))
     await gate.reached.wait()
     forbid = '@id("none") @why("no") forbid (principal, action, resource);'
-    bench.home.policy_file.write_text(bench.broker.policy.text + forbid)
+    bench.home.policy_file.write_text(bench.broker.deciding.policy.text + forbid)
     await reload_policy(bench.broker)
     gate.open.set()
     answer = await polling
@@ -108,8 +110,10 @@ async def test_a_policy_is_in_force_though_its_record_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is full does not keep a tightened policy out of force."""
-    before = bench.broker.policy.version
-    bench.home.policy_file.write_text(bench.broker.policy.text + "\n// tightened\n")
+    before = bench.broker.deciding.policy.version
+    bench.home.policy_file.write_text(
+        bench.broker.deciding.policy.text + "\n// tightened\n"
+    )
 
     async def broken(*_: object, **__: object) -> None:
         raise LedgerUnwritableError("no space left")
@@ -117,7 +121,7 @@ async def test_a_policy_is_in_force_though_its_record_fails(
     commit = bench.ledger.commit
     monkeypatch.setattr(bench.ledger, "commit", broken)
     await reload_policy(bench.broker)
-    assert bench.broker.policy.version != before
+    assert bench.broker.deciding.policy.version != before
     monkeypatch.setattr(bench.ledger, "commit", commit)
     await record_missed(bench.broker)
     assert len(await bench.events("policy.changed")) == 1

@@ -7,7 +7,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -206,8 +205,8 @@ async def test_what_a_broker_that_died_began_can_be_approved_at_another(
 ) -> None:
     """It waits again once that is known, or its code is over: no other follows it."""
     _, stepup = await hold(bench)
-    team: Any = SimpleNamespace(run_id="here", gone=lambda run: gone and run == "here")
-    bench.broker.team = team
+    brokers: Any = bench.broker.team.brokers
+    brokers.run_id, brokers.gone = "here", lambda run: gone and run == "here"
     await start(bench, stepup)
     (flow,) = bench.broker.stepups.flows.pop(stepup.id).values()
     flow.task.cancel()
@@ -283,27 +282,27 @@ async def test_a_changed_policy_asks_the_person_to_look_again(bench: Bench) -> N
     """Asked under one policy and approved under another: a conflict, a new digest."""
     _, stepup = await hold(bench)
     bench.home.policy_file.write_text(
-        bench.broker.policy.text + "\n// a comment changes the version\n"
+        bench.broker.deciding.policy.text + "\n// a comment changes the version\n"
     )
     await reload_policy(bench.broker)
     with pytest.raises(ConflictError):
         await start(bench, stepup)
     anew = bench.broker.stepups.get(stepup.id)
     assert anew.digest != stepup.digest
-    assert anew.policy_version == bench.broker.policy.version
+    assert anew.policy_version == bench.broker.deciding.policy.version
     await approve(bench, anew)
 
 
 async def test_a_broken_policy_keeps_the_old_one_in_force(bench: Bench) -> None:
     """A file that cannot be put in force is reported, and decides nothing."""
-    before = bench.broker.policy.version
+    before = bench.broker.deciding.policy.version
     bench.home.policy_file.write_text("permit (everything")
     await reload_policy(bench.broker)
-    assert bench.broker.policy.version == before
-    assert bench.broker.policy_state.problem
+    assert bench.broker.deciding.policy.version == before
+    assert bench.broker.deciding.state.problem
     bench.home.policy_file.unlink()
     await reload_policy(bench.broker)
-    assert bench.broker.policy_state.problem is None
+    assert bench.broker.deciding.state.problem is None
 
 
 async def test_only_the_client_that_asked_can_poll(bench: Bench) -> None:

@@ -29,7 +29,7 @@ async def ask(bench: Bench, agent: Agent) -> object:
 
 
 def ends(bench: Bench) -> list[str]:
-    return [key for key in bench.broker.meta if key.startswith(ENDS)]
+    return [key for key in bench.broker.recording.meta if key.startswith(ENDS)]
 
 
 async def test_a_scope_ends_with_its_tokens_when_its_time_is_over(bench: Bench) -> None:
@@ -70,10 +70,14 @@ async def test_a_clock_set_back_extends_no_grant(bench: Bench, how: str) -> None
     agent = await bench.agent("clerk", "read:calendar")
     await grant(bench.broker, agent.id, frozenset({SCOPE}), NONE, OPERATOR, seconds=60)
     if how == "of 0.9.0":  # which stored the wall clock alone; its brokers know more
-        rows = [key for key in bench.broker.meta if key.startswith("grant_boot:")]
+        rows = [
+            key for key in bench.broker.recording.meta if key.startswith("grant_boot:")
+        ]
         await bench.broker.record(changes=[Meta(key, None) for key in rows])
-        bench.broker.meta = {
-            key: value for key, value in bench.broker.meta.items() if key not in rows
+        bench.broker.recording.meta = {
+            key: value
+            for key, value in bench.broker.recording.meta.items()
+            if key not in rows
         }
     bench.clock.advance(30)
     bench.clock.jump_wall(-3600)

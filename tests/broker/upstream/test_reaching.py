@@ -1,0 +1,20 @@
+"""Changes of people: those since a moment count, by person and by kind."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from agentvault_tui.broker.upstream.reaching import PeopleChanges
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+LATER = NOW + timedelta(seconds=1)
+
+
+def test_a_change_counts_from_its_moment_for_its_person_and_kind() -> None:
+    """A factor shown at the moment of a change, or before it, is void."""
+    people = PeopleChanges()
+    people.note("auth0|olga", "role", NOW)
+    assert people.changed_since("auth0|olga", NOW)
+    assert not people.changed_since("auth0|olga", LATER)
+    assert not people.changed_since("auth0|olga", NOW, ["password"])
+    assert not people.changed_since("auth0|vera", NOW)
