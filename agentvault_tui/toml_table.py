@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import StrEnum
@@ -46,6 +45,8 @@ def read_table(text: str, shape: type[_T], inner: Mapping[str, type[Any]]) -> _T
     Raises:
         ServiceError: it is no TOML, or no such table.
     """
+    import tomllib  # noqa: PLC0415 - see `read_toml`
+
     try:
         table = tomllib.loads(text, parse_float=Decimal)
     except (ValueError, RecursionError, ArithmeticError) as error:
@@ -154,8 +155,13 @@ def read_toml(path: Path, home: Path) -> dict[str, object]:
         SettingsError: it cannot be read, or others could have written it.
     """
     content = read_trusted(path, home)
+    if not content:
+        return {}
+    # Most homes have no file, and commands start without the parser.
+    import tomllib  # noqa: PLC0415
+
     try:
-        return tomllib.loads((content or b"").decode())
+        return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
         # Not UTF-8, not TOML, or a number or nesting beyond what Python reads.
         raise SettingsError(f"{path} cannot be read ({error})") from error

@@ -11,7 +11,6 @@ import math
 import os
 import shlex
 import sys
-import webbrowser
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -282,6 +281,9 @@ def open_page(app: App[object], desk: Desk, link: str) -> str:
     Returns:
         the message: the page's address, and over SSH the tunnel to it.
     """
+    # The first frame does without a browser.
+    import webbrowser  # noqa: PLC0415
+
     App.copy_to_clipboard(app, link)
     if on_loopback(link) and (line := tunnel(link, desk.ssh)):
         return f"Copied. Where your browser is, run {line} and open {link}"

@@ -153,7 +153,7 @@ EVENT_PHRASES: Final = {
     "operator.not_signed_in": "sign-in failed",
     "operator.refused": "operator refused",
     "panic.off": "panic lifted",
-    "panic.on": "PANIC",
+    "panic.on": "stopped everything",
     "policy.changed": "policy changed",
     "run.confined": "confined run started",
     "run.refused": "reach outside",

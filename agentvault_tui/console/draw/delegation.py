@@ -25,7 +25,7 @@ def tree_row(pen: Pen, row: TreeRow, now: datetime, width: int) -> Row:
     below = f"{plural(row.below, 'token')} below" if row.below else "none below"
     end: Row = ((f"  {below}  ", p.waiting if row.below else p.muted), (left, p.muted))
     indent = "  " * min(row.depth, _DEEPEST)
-    times = f" x{row.tokens:,}" if row.tokens > 1 else ""
+    times = f" {pen.own('×')}{row.tokens:,}" if row.tokens > 1 else ""
     start: Row = (
         *((indent, p.text), (pen.clip(row.agent.name, 24), p.strong)),
         (times, p.text),

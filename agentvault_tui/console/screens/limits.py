@@ -83,7 +83,11 @@ class LimitsPane(ListPane[LimitWindow]):
 
 
 def _left(row: LimitWindow) -> str:
-    return f"{row.rest} of {row.allows}"
+    """Write the rest of a limit; the currency stands once."""
+    rest, _, unit = row.rest.partition(" ")
+    if unit and f" {unit} " not in row.allows:
+        rest = row.rest
+    return f"{rest} of {row.allows}"
 
 
 class CallOutsPane(Pane):

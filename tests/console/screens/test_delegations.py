@@ -167,9 +167,9 @@ async def test_tokens_that_are_alike_are_one_row_with_a_count(short: Path) -> No
             await settle(pilot, lambda: "30 delegated" in text_of(pilot.app))
             rows = [r for r in text_of(pilot.app).splitlines() if "read:" in r]
             assert len(rows) == 4
-            assert f"{first['name']} x29" in rows[0]
+            assert f"{first['name']} ×29" in rows[0]
             assert "29 tokens below" in rows[0]
-            assert f"{second['name']} x29" in rows[1]
+            assert f"{second['name']} ×29" in rows[1]
             assert "read:web" in rows[2]
             assert "1 token below" in rows[2]
             assert " x" not in rows[3]
