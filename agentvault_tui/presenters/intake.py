@@ -153,8 +153,8 @@ class Intake(Displayer):
         """Convert a step-up; the content of a decision stays whole."""
         money, about = Money.read(info.money), None
         others = other_details(info.authorization_details)
-        asked = (info.resource, info.parameters)
-        bare = not info.is_change and limits_nothing(*asked, others, info.connection)
+        request = (info.resource, info.parameters)
+        bare = not info.is_change and limits_nothing(*request, others, info.connection)
         if info.is_change:
             (details, texts), about = change_parts(info), info.why
         else:
@@ -175,7 +175,7 @@ class Intake(Displayer):
             ),
             gist=self.shown(gist(info.parameters, money), _NAME),
             wish=self.shown(
-                wish(info.action, *asked, money, connection=info.connection, **how)
+                wish(info.action, *request, money, connection=info.connection, **how)
             ),
         )
         if row.request is not None:
