@@ -232,7 +232,7 @@ def test_the_store_away_nothing_is_granted_and_revoking_works(
         ):
             done = a.cli(*argv)
             assert f"NOT notified: {own_id(b)}" in done.stdout + done.stderr, argv
-            assert "not in the ledger yet" in done.stdout + done.stderr, argv
+            assert "NOT in the ledger yet" in done.stdout + done.stderr, argv
         assert a.operator.get("/api/status").json()["stale"] is True
         said = a.cli("status").stdout
         assert "who is alive is not known, in postgresql, which is away" in said
