@@ -65,8 +65,8 @@ _WHOLE = {
     *("dialogs", "mcp", "provision", "test_calls_documented.py"),
 }
 """Folders, and a file, whose tests put a whole broker, gateway or console together."""
-_TERMINAL = {"console", "e2e", "snapshots"}
-"""Folders whose tests run a console's app."""
+_ASYNCIO = {"console", "e2e", "snapshots", "watch"}
+"""Folders whose tests run a console's app, or count the turns of asyncio's loop."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,8 +83,8 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run servers on uvloop and consoles on asyncio's own loop, as production does."""
-    on_terminal = not _TERMINAL.isdisjoint(item.path.parts)
-    return {"loop": asyncio.new_event_loop if on_terminal else uvloop.new_event_loop}
+    own = not _ASYNCIO.isdisjoint(item.path.parts)
+    return {"loop": asyncio.new_event_loop if own else uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
