@@ -20,7 +20,7 @@ from agentvault_tui.cli.doctor_files import check_files, check_user
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.lookup import agent_pages
 from agentvault_tui.cli.output import Output, ascii_terminal
-from agentvault_tui.cli.proxy_port import check_proxy_port
+from agentvault_tui.cli.proxy_port import check_agents_port, check_proxy_port
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.cli.store import check_store
 from agentvault_tui.clock import SystemClock, iso, parse_iso
@@ -358,6 +358,7 @@ def check_broker(session: CliSession) -> Iterator[Finding]:
     if status is None:
         yield ok(f"none runs at {session.client.broker}; `agentvault serve` starts one")
         yield from _kept_cuts(session)
+        yield from check_agents_port(session)
         yield from check_proxy_port(session)
         return
     agents, waiting = status.agents, status.stepups_pending

@@ -241,5 +241,9 @@ def verify(session: CliSession, file: Path | None, against: Path | None) -> int:
             "the ledger" if result.first_bad is None else f"event {result.first_bad}"
         )
         out.line(out.word("fault"), f": {where}: ", out.cell(result.problem, limit=500))
-        out.line(f"right up to event {result.head.seq}, {result.events} checked")
+        if result.selection:
+            checked = f"{result.events:,} of {result.count:,} events"
+            out.line(f"{checked} checked before the fault")
+        else:
+            out.line(f"right up to event {result.head.seq}, {result.events} checked")
     return 0 if result.ok else 1

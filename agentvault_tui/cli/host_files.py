@@ -33,6 +33,16 @@ class HostFile(NamedTuple):
     wanted: dict[str, Any]
     format: str = "json"
 
+    @property
+    def reach(self) -> str:
+        """Return where the host reads it."""
+        folder, own = Path.cwd(), Path.home()
+        if folder != own and self.path.is_relative_to(folder):
+            return "for this folder"
+        if self.path.is_relative_to(own):
+            return "for every project of your user"
+        return "for every user of this machine"
+
 
 class HostCommands(NamedTuple):
     """The commands that configuration names."""
@@ -255,14 +265,24 @@ def print_lacking(
         out.line("  agentvault agents grant ", shlex.join([visible(name, 100), *lacks]))
 
 
+def print_planned(out: Output, texts: Sequence[tuple[HostFile, str]]) -> None:
+    """Print the files that would be written and where they count, then their texts."""
+    for file, _ in texts:
+        out.line(f"would write {visible(file.path, 400)} ({file.reach})")
+    for file, text in texts:
+        out.line(out.cell(f"# {file.path}", "strong"))
+        out.raw(text)
+
+
 def print_written(
-    out: Output, paths: Sequence[Path], copies: Sequence[str | None]
+    out: Output, files: Sequence[HostFile], copies: Sequence[str | None]
 ) -> None:
-    """Print the written files, and the places of the copies."""
-    for path, copy in zip(paths, copies, strict=True):
+    """Print the written files, where they count, and the places of the copies."""
+    for file, copy in zip(files, copies, strict=True):
         copied = f" (what was there: {copy})" if copy else ""
         verb = "unchanged" if copy is None else "wrote"
-        out.line(f"{verb} {visible(path, 400)}{visible(copied, 400)}")
+        where = f"{visible(file.path, 400)} ({file.reach})"
+        out.line(f"{verb} {where}{visible(copied, 400)}")
 
 
 def lacking(session: CliSession, host: str, agent: AgentInfo) -> list[str]:

@@ -18,6 +18,7 @@ from agentvault_tui.cli.host_files import (
     lacking,
     merged,
     print_lacking,
+    print_planned,
     print_written,
     record_written,
     write_file,
@@ -166,10 +167,9 @@ def connect(
         out.json({"files": facts, "cannot_keep": weak, "missing_scopes": lacks})
         return
     if write:
-        print_written(out, [file.path for file, _ in texts], backups)
-    for file, text in () if write else texts:
-        out.line(out.cell(f"# {file.path}", "strong"))
-        out.raw(text)
+        print_written(out, files, backups)
+    else:
+        print_planned(out, texts)
     out.line(out.cell(f"{host} cannot keep:", "strong"))
     for line in weak:
         out.line(f"- {line}")

@@ -23,6 +23,7 @@ from agentvault_tui.cli.host_files import (
     fresh,
     lacking,
     print_lacking,
+    print_planned,
     print_written,
 )
 from agentvault_tui.cli.lookup import find_agent
@@ -105,10 +106,9 @@ def connect_confined(session: CliSession, host: str, ref: str, *, write: bool) -
         )
         return
     if write:
-        print_written(out, [file.path for file in files], copies)
-    for file, text in () if write else texts:
-        out.line(out.cell(f"# {file.path}", "strong"))
-        out.raw(text)
+        print_written(out, files, copies)
+    else:
+        print_planned(out, texts)
     out.line(out.cell(f"{host} cannot keep:", "strong"))
     for one in weak:
         out.line(f"- {one}")

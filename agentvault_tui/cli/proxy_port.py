@@ -1,4 +1,4 @@
-"""Check whether the forward proxy's port is free, while no broker runs."""
+"""Check whether the broker's ports are free, while it does not run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from agentvault_tui.origins import parse_listen
 def check_proxy_port(session: CliSession) -> Iterator[Finding]:
     """Check the forward proxy's port, and name the process that has it."""
     from agentvault_tui.gateway.proxy_listener import USUAL
-    from agentvault_tui.web import loopback_pair
-    from agentvault_tui.web.port_holder import port_holder
 
     settings = session.settings
     wanted = settings.gateway.proxy
@@ -24,14 +22,34 @@ def check_proxy_port(session: CliSession) -> Iterator[Finding]:
     host, port = USUAL if auto else parse_listen(wanted)
     if not port:
         return
-    try:
-        bound, held = loopback_pair(host, port)
-    except ConflictError:
-        what = f"the forward proxy's port {port} is taken by {port_holder(port)}"
+    if holder := _find_holder(host, port):
+        what = f"the forward proxy's port {port} is taken by {holder}"
         how = "stop it, or set gateway.proxy to another port"
         yield warning(what, how) if auto else fault(what, how)
         return
-    for one in (bound, held):
+    yield ok(f"the forward proxy's port {port} is free")
+
+
+def check_agents_port(session: CliSession) -> Iterator[Finding]:
+    """Check the port for agents, without which `serve` does not start."""
+    host, port = session.settings.broker.address
+    if port and (holder := _find_holder(host, port)):
+        yield warning(
+            f"port {port}, where agents would ask, is taken by {holder}",
+            "stop it, or: agentvault serve --listen 127.0.0.1:0",
+        )
+
+
+def _find_holder(host: str, port: int) -> str | None:
+    """Find the process that has a port; None if the port is free."""
+    from agentvault_tui.web import loopback_pair
+    from agentvault_tui.web.port_holder import port_holder
+
+    try:
+        sockets = loopback_pair(host, port)
+    except ConflictError:
+        return port_holder(port)
+    for one in sockets:
         if one is not None:
             one.close()
-    yield ok(f"the forward proxy's port {port} is free")
+    return None

@@ -114,6 +114,8 @@ class Verification:
     problem: str | None
     selection: bool = False
     """Whether it is of chosen events, which were compared with a whole ledger."""
+    count: int = 0
+    """How many events the header of a selection promises."""
 
 
 _Counts = tuple[
@@ -499,6 +501,7 @@ def _verify_selection(
         first_bad=bad.seq if bad else None,
         problem=bad.problem if bad else None,
         selection=True,
+        count=header.count,
     )
 
 

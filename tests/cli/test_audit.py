@@ -262,6 +262,11 @@ def test_a_filtered_export_verifies_as_a_selection(
         assert f"selection of 2 events, each in the ledger up to {done['head']:,}" in (
             told.out
         )
+    lines = chosen.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b"allowed", b"denied!")
+    chosen.write_bytes(b"".join(lines))
+    told = cli("audit", "verify", str(chosen), "--against", str(whole))
+    assert (told.code, "1 of 2 events checked before the fault" in told.out) == (1, True)
 
 
 def test_another_file_is_no_fault_of_the_ledger(av: Run, tmp_path: Path) -> None:

@@ -129,9 +129,14 @@ def test_what_is_printed_is_what_is_written(
     told = connect(host, "--agent", "coder", "--json").json
     assert told["cannot_keep"][:-1] == list(CANNOT_KEEP[host])
     assert not any(Path(file["path"]).exists() for file in told["files"])
-    assert connect(host, "--agent", "coder", "--write").code == 0
-    for file in told["files"]:
+    shown = connect(host, "--agent", "coder").out.splitlines()
+    written = connect(host, "--agent", "coder", "--write").out.splitlines()
+    for number, file in enumerate(told["files"]):
         path = Path(file["path"])
+        here = path.is_relative_to(place / "project")
+        reach = "this folder" if here else "every project of your user"
+        assert shown[number] == f"would write {path} (for {reach})"
+        assert written[number] == f"wrote {path} (for {reach})"
         assert place in path.parents
         assert path.read_text().rstrip() == file["content"].rstrip()
         read = tomllib.loads if file["format"] == "toml" else json.loads

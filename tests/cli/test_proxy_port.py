@@ -1,4 +1,4 @@
-"""`doctor` says whether the forward proxy will get its port, and who has it."""
+"""`doctor` says whether broker and forward proxy will get their ports, or who has."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentvault_tui.cli.proxy_port import check_proxy_port
+from agentvault_tui.cli.proxy_port import check_agents_port, check_proxy_port
 from agentvault_tui.gateway import proxy_listener
 from agentvault_tui.model.finding import Finding, Level
 from agentvault_tui.settings import Settings
@@ -41,6 +41,27 @@ def test_a_taken_port_is_named_with_its_process(
         held.close()
     (found,) = findings("auto")
     assert found.level is Level.OK
+
+
+def test_a_taken_port_for_agents_is_named_with_a_remedy() -> None:
+    """`serve` would not start on it; a free one, or any free one, is no finding."""
+    bound, held = loopback_pair("127.0.0.1", 0)
+    address = f"127.0.0.1:{bound.getsockname()[1]}"
+    settings = Settings()
+
+    def check(listen: str) -> list[Finding]:
+        broker = replace(settings.broker, listen=listen)
+        session: Any = SimpleNamespace(settings=replace(settings, broker=broker))
+        return list(check_agents_port(session))
+
+    (found,) = check(address)
+    assert found.level is Level.WARNING
+    assert f"(pid {os.getpid()})" in found.what
+    assert "agentvault serve --listen 127.0.0.1:0" in found.remedy
+    for one in (bound, held):
+        if one is not None:
+            one.close()
+    assert check(address) == check("127.0.0.1:0") == []
 
 
 def test_a_proxy_without_a_port_of_its_own_has_nothing_to_check() -> None:
