@@ -85,8 +85,9 @@ def restore(session: CliSession, file: Path) -> None:
         out.line("the home ", out.cell(home.data), f" continues at event {head.seq}")
         out.line(f"from the backup of {made.made_at}, up to event {made.seq}")
         out.note(
-            "everything is stopped: look at the tenant's people, start the broker,"
-            " look at every agent, then agentvault lift-panic"
+            "everything is stopped: remove again the people that you removed since"
+            " the backup (agentvault tenant user list), start the broker, revoke or"
+            " remove again all else that you ended since, then agentvault lift-panic"
         )
         if os.environ.get("AGENTVAULT_STORE_URL"):
             out.note("before that, write the new store.url into its config.toml")

@@ -53,13 +53,14 @@ def disconnect(session: CliSession, host: str, *, write: bool, managed: bool) ->
     changed = [(path, text) for path, before, text in texts if text != before]
     out = session.out
     for path, text in changed if write else ():
-        empty = "" if path.suffix == ".toml" else "{}"
-        copy = write_file(path, empty if text is None else text)
+        empty, note = "" if path.suffix == ".toml" else "{}", ""
         if text is None and not path.is_symlink():
-            path.unlink()
+            path.unlink()  # it had nothing but what connect wrote
+        else:
+            copy = write_file(path, empty if text is None else text)
+            note = f" (what was there: {copy})"
         if not session.json:
             verb = "removed" if text is None else "wrote"
-            note = f" (what was there: {copy})"
             out.line(f"{verb} {visible(path, 400)}{visible(note, 400)}")
     changes = [{"path": str(path), "content": text} for path, text in changed]
     if out.print_json({"files": changes, "written": write}):

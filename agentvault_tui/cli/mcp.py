@@ -50,19 +50,28 @@ def list_servers(session: CliSession) -> None:
     if not servers:
         out.line(_NONE)
         return
+    waits = waiting_edits(session, "mcp")
     rows = [
         [
             out.cell(one["name"], "strong"),
             out.cell(one["reached"]),
             out.cell(", ".join(one["tools"])),
             out.cell(one["unmatched"]),
-            out.word("ok" if one["ok"] else "fault"),
+            out.word(_state(one, waits)),
         ]
         for one in servers
     ]
     out.table(("NAME", "REACHED BY", "TOOLS", "OTHERS", ""), rows)
-    for text in waiting_edits(session, "mcp"):
+    for text in waits:
         out.note(text)
+
+
+def _state(report: dict[str, Any], waits: list[str]) -> str:
+    """Say whether a file can be in effect, or waits for an approver."""
+    if not report["ok"]:
+        return "fault"
+    edit = f"/{report['name']}.toml "
+    return "waiting" if any(edit in text for text in waits) else "ok"
 
 
 @mcp.command("check", example="agentvault mcp check files")

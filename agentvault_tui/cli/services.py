@@ -50,7 +50,9 @@ def list_services(session: CliSession) -> None:
     listing = session.client.call(calls.SERVICES)
     if out.print_json(listing):
         return
-    for file, problem in sorted(listing.problems.items()):
+    broken = [one for one in listing.services if one.health == "broken"]
+    problems = {f"{one.name}.toml": one.problem for one in broken}
+    for file, problem in sorted((problems | listing.problems).items()):
         out.line(
             out.word("fault"), " ", out.cell(file), ": ", out.cell(problem, limit=400)
         )

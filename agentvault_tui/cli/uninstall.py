@@ -22,7 +22,12 @@ from agentvault_tui.cli.disconnect import connected_files, without
 from agentvault_tui.cli.framework import command, pass_session
 from agentvault_tui.cli.host_files import COPIES, write_file
 from agentvault_tui.cli.session import CliSession
-from agentvault_tui.errors import AgentVaultError, RefusedError, SettingsError
+from agentvault_tui.errors import (
+    AgentVaultError,
+    HomeInUseError,
+    RefusedError,
+    SettingsError,
+)
 from agentvault_tui.home import Home
 
 _PACKAGE: Final = "agentvault-tui"
@@ -114,9 +119,9 @@ def uninstall(session: CliSession, *, only_plan: bool, purge: bool, yes: bool) -
     """
     home = session.home
     with ExitStack() as stack:
-        if not only_plan:
-            _hold(home, stack)
+        first = _hold(home, stack, only_plan=only_plan)
         plan = find_installed(home, purge=purge)
+        plan.steps[:0] = first
         if only_plan:
             if not session.out.print_json(plan.document(done=False)):
                 _print(session, plan, "would remove")
@@ -296,16 +301,25 @@ def _program_step() -> str:
     return f"{sys.executable} -m pip uninstall {_PACKAGE}"
 
 
-def _hold(home: Home, stack: ExitStack) -> None:
+def _hold(home: Home, stack: ExitStack, *, only_plan: bool) -> list[str]:
     """Prevent a broker from starting on the home directory meanwhile.
 
+    Returns:
+        the step that a plan needs first, if a broker runs.
+
     Raises:
-        HomeInUseError: one runs.
+        HomeInUseError: one runs, and it is more than a plan.
     """
     from agentvault_tui.ledger.opening import HomeLock
 
-    if home.run.is_dir():
-        stack.callback(HomeLock(home.lock_file).release)
+    try:
+        if home.run.is_dir():
+            stack.callback(HomeLock(home.lock_file).release)
+    except HomeInUseError as error:
+        if not only_plan:
+            raise
+        return [f"stop the broker: {error.what}"]
+    return []
 
 
 def _ask(session: CliSession, plan: Plan) -> None:

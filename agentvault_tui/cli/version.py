@@ -11,6 +11,8 @@ from pathlib import Path
 import agentvault_tui
 
 _UNKNOWN = "unknown"
+_MARKER = "agentvault:marker"
+"""The SBOM's property with the environments where a package is needed (PEP 508)."""
 
 
 def describe(*, verbose: bool) -> Iterator[str]:
@@ -22,7 +24,7 @@ def describe(*, verbose: bool) -> Iterator[str]:
     Yields:
         lines: the version; the commit and the digest of the SBOM, `unknown` for an
         installation from a checkout; then a line for each locked package, with the
-        version that is installed if that differs.
+        version that is installed if that differs; and those that differ.
     """
     yield f"agentvault {agentvault_tui.__version__}"
     if not verbose:
@@ -36,15 +38,30 @@ def describe(*, verbose: bool) -> Iterator[str]:
     bom = json.loads(sbom)
     yield f"commit {bom['metadata']['component']['pedigree']['commits'][0]['uid']}"
     yield f"sbom sha256:{hashlib.sha256(sbom).hexdigest()}"
+    differing = []
     for one in bom["components"]:
         if one["scope"] == "excluded":
             continue
+        name, locked = one["name"], one["version"]
+        markers = [
+            p["value"] for p in one.get("properties", ()) if p["name"] == _MARKER
+        ]
         try:
-            installed = metadata.version(one["name"])
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             installed = "none"
-        differs = "" if installed == one["version"] else f" (installed: {installed})"
-        yield f"{one['name']} {one['version']}{differs}"
+        if installed == locked:
+            note = ""
+        elif installed == "none" and one["scope"] == "optional":
+            note = " (not installed: of an extra)"
+        elif installed == "none" and markers:
+            note = f" (not installed: only where {markers[0]})"
+        else:
+            note = f" (installed: {installed})"
+            differing.append(name)
+        yield f"{name} {locked}{note}"
+    named = f": {', '.join(differing)}" if differing else ""
+    yield f"differ from the lock: {len(differing)}{named}"
 
 
 def _read_sbom() -> bytes | None:

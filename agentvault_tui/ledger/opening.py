@@ -91,10 +91,10 @@ class HomeLock:
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            pid = _holder(self._descriptor)
+            pid, home = _holder(self._descriptor), path.parent.parent
             os.close(self._descriptor)
             raise HomeInUseError(
-                f"another broker, process {pid}, has the home {path.parent.parent}",
+                f"a broker, process {pid}, uses the home directory {home}",
                 "stop it, use its console, or choose another --home",
             ) from error
         os.ftruncate(self._descriptor, 0)

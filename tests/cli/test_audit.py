@@ -266,7 +266,10 @@ def test_a_filtered_export_verifies_as_a_selection(
     lines[2] = lines[2].replace(b"allowed", b"denied!")
     chosen.write_bytes(b"".join(lines))
     told = cli("audit", "verify", str(chosen), "--against", str(whole))
-    assert (told.code, "1 of 2 events checked before the fault" in told.out) == (1, True)
+    assert (told.code, "1 of 2 events checked before the fault" in told.out) == (
+        1,
+        True,
+    )
 
 
 def test_another_file_is_no_fault_of_the_ledger(av: Run, tmp_path: Path) -> None:

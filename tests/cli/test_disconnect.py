@@ -41,6 +41,7 @@ def test_a_fresh_configuration_is_gone_again(run: Run, place: Path, host: str) -
     told = run("disconnect", host, "--write")
     assert (told.code, "removed " in told.out) == (0, True)
     assert documents(place) == {}
+    assert not [*place.rglob("*before-agentvault*")]
     assert "nothing of AgentVault" in run("disconnect", host, "--write").out
 
 

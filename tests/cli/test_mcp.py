@@ -16,6 +16,7 @@ from support import forked, mcp_peer
 from support.command_line import Answer, Broker
 from support.patience import PATIENT
 
+from agentvault_tui.cli import mcp
 from agentvault_tui.cli.config_files import waiting_edits
 from agentvault_tui.operator_api import calls
 
@@ -176,7 +177,9 @@ def test_servers_are_listed_and_checked_without_a_broker(
     assert (missing.code, "known: bad, files, web" in missing.err) == (4, True)
 
 
-def test_an_edit_that_waits_is_said_where_its_file_is_named(tmp_path: Path) -> None:
+def test_an_edit_that_waits_is_said_where_its_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Run
+) -> None:
     """A new file counts only once an approver has proven a factor for it."""
     waits = "An edit of mcp/notes.toml counts only once"
     warnings = (waits, "An edit of services/a.toml counts only once", "other")
@@ -184,6 +187,14 @@ def test_an_edit_that_waits_is_said_where_its_file_is_named(tmp_path: Path) -> N
     client = SimpleNamespace(reachable=lambda: True, call=answers.__getitem__)
     session: Any = SimpleNamespace(client=client)
     assert waiting_edits(session, "mcp") == [waits]
+    (tmp_path / "home" / "mcp").mkdir(parents=True, mode=0o700)
+    (tmp_path / "home").chmod(0o700)
+    for name in ("notes", "other"):
+        (tmp_path / f"home/mcp/{name}.toml").write_text('command = ["x"]\n')
+    monkeypatch.setattr(mcp, "waiting_edits", lambda *_: [waits])
+    rows = cli("--home", str(tmp_path / "home"), "mcp", "list").out.splitlines()
+    states = {row.split()[0]: row.split()[-1] for row in rows[1:]}
+    assert states == {"notes": "waiting", "other": "ok"}
     client.reachable = lambda: False
     assert waiting_edits(session, "mcp") == []
 

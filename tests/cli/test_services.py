@@ -127,7 +127,19 @@ def test_a_broken_file_is_told_by_list(av: Run, stripe: Path) -> None:
     stripe.write_text(FILE.replace("origin", "orign"))
     listed = av("services", "list", "--json").json
     assert "did you mean origin" in listed["problems"]["stripe.toml"]
-    assert "did you mean origin" in av("services", "list").out
+    assert av("services", "list").out.count("did you mean origin") == 1
+
+
+def test_a_missing_secret_is_named_by_list(av: Run, broker: Broker) -> None:
+    """The list says why a service is broken."""
+    text = FILE.replace("stripe-cli", "not-set")
+    with broker.service("no-secret", text):
+        (line,) = (
+            one
+            for one in av("services", "list").out.splitlines()
+            if one.startswith("fault no-secret.toml: ")
+        )
+    assert "not-set" in line
 
 
 @pytest.mark.slow

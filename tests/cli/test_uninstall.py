@@ -238,7 +238,9 @@ def test_nothing_is_removed_while_a_broker_runs(av: Run, broker: Broker) -> None
     assert done.code == 1
     assert str(broker.pid) in done.err
     assert (broker.home / "agentvault.db").exists()
-    assert av("uninstall", "--plan").code == 0
+    planned = av("uninstall", "--plan")
+    assert planned.code == 0
+    assert f"next: stop the broker: a broker, process {broker.pid}," in planned.out
 
 
 def test_purge_asks_and_removes_the_home_directory(run: Run, place: Path) -> None:

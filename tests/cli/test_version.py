@@ -17,7 +17,14 @@ Run = Callable[..., Answer]
 COMPONENTS = [
     {"name": "httpx", "version": metadata.version("httpx"), "scope": "required"},
     {"name": "rich", "version": "0.1", "scope": "required"},
-    {"name": "not-there", "version": "1", "scope": "optional"},
+    {"name": "not-there", "version": "1", "scope": "required"},
+    {"name": "of-extra", "version": "1", "scope": "optional"},
+    {
+        "name": "of-windows",
+        "version": "1",
+        "scope": "required",
+        "properties": [{"name": "agentvault:marker", "value": "os_name == 'nt'"}],
+    },
     {"name": "hatchling", "version": "1", "scope": "excluded"},
 ]
 
@@ -45,7 +52,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_wheel_names_commit_sbom_and_locked_versions(
     cli: Run, installed: Path, line: tuple[str, ...]
 ) -> None:
-    """Packages that differ from the lock are marked; build tools are left out."""
+    """Packages that differ from the lock are named; build tools are left out.
+
+    A package of an extra or of another platform that is not installed does not differ.
+    """
     digest = hashlib.sha256(installed.read_bytes()).hexdigest()
     assert cli(*line).out.splitlines() == [
         f"agentvault {agentvault_tui.__version__}",
@@ -54,6 +64,9 @@ def test_a_wheel_names_commit_sbom_and_locked_versions(
         f"httpx {metadata.version('httpx')}",
         f"rich 0.1 (installed: {metadata.version('rich')})",
         "not-there 1 (installed: none)",
+        "of-extra 1 (not installed: of an extra)",
+        "of-windows 1 (not installed: only where os_name == 'nt')",
+        "differ from the lock: 2: rich, not-there",
     ]
 
 

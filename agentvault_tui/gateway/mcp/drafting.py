@@ -218,7 +218,7 @@ def _entry(server: str, tool: Tool) -> list[str]:
     schema = tool.get("inputSchema")
     needed = schema.get("required") if isinstance(schema, dict) else None
     required = [str(one) for one in needed] if isinstance(needed, list) else []
-    scope = _scope(tool_name, tool.get("annotations"))
+    scope, why = _scope(tool_name, tool.get("annotations"))
     if any(_FILE.fullmatch(one.lower()) for one in names):
         scope = _OF_FILES.get(scope, scope)
     lines = [f"[tools.{write_key(tool_name)}]", f'scope = "{scope}"']
@@ -236,7 +236,8 @@ def _entry(server: str, tool: Tool) -> list[str]:
         pairs = ", ".join(f"{key} = {write_value(at)}" for key, at in stated.items())
         lines.append(f"parameters = {{ {pairs} }}")
     description = visible(" ".join(str(tool.get("description", "")).split()), 100)
-    return ["", *([f"# {description}"] if description else []), *lines]
+    comments = [f"# {text}" for text in (description, why) if text]
+    return ["", *comments, *lines]
 
 
 def _arguments(tool: Tool) -> list[str]:
@@ -246,8 +247,12 @@ def _arguments(tool: Tool) -> list[str]:
     return [str(one) for one in declared] if isinstance(declared, dict) else []
 
 
-def _scope(name: str, annotations: object) -> str:
-    """Guess the scope of a tool; the stricter one if name and annotations differ."""
+def _scope(name: str, annotations: object) -> tuple[str, str]:
+    """Guess the scope of a tool; the stricter one if name and annotations differ.
+
+    Returns:
+        the scope; and the reason, if neither name nor annotations say that it writes.
+    """
     words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
     by_name = guess_scope("post", words)
     notes = annotations if isinstance(annotations, dict) else {}
@@ -256,10 +261,13 @@ def _scope(name: str, annotations: object) -> str:
     reads = _READS.match(words) is not None and not acts
     hint = notes.get("readOnlyHint")
     if by_name == "delete:records":
-        return by_name
+        return by_name, ""
     if by_name != "write:records":  # get_invoice: the word may be a noun
-        return "read:records" if reads and hint is True else by_name
+        return "read:records" if reads and hint is True else by_name, ""
     if notes.get("destructiveHint") is True and hint is not True:
-        return "delete:records"
+        return "delete:records", ""
     reads = reads or (hint is True and not acts)
-    return "read:records" if reads and hint is not False else by_name
+    if reads and hint is not False:
+        return "read:records", ""
+    unknown = hint is None and not acts
+    return by_name, "no readOnlyHint: taken as writing" if unknown else ""

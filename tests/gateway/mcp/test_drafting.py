@@ -72,6 +72,14 @@ def test_a_scope_is_guessed_by_name_and_annotations(
     assert found == scope
 
 
+def test_a_tool_that_does_not_say_whether_it_writes_has_a_comment() -> None:
+    """The person who checks the file reads why it needs a writing scope."""
+    why = "# no readOnlyHint: taken as writing"
+    assert f"{why}\n[tools.notes_list]" in draft_file("s", HEAD, [tool("notes_list")])
+    for known in (tool("create_x"), tool("list_x"), tool("x", readOnlyHint=False)):
+        assert why not in draft_file("s", HEAD, [known])
+
+
 def test_a_resource_is_what_a_needed_argument_names() -> None:
     """A path first, then an id; an argument that may be left out is none."""
     assert drafted(tool("read_file", "path"))["read_file"][1] == "srv:{path}"
