@@ -81,6 +81,8 @@ class Desk:
     """The command that takes a code of the embedded tenant of this home."""
     ledger: str = "HOME"
     """The home directory to compare an export with, as a word of a command."""
+    ledger_is_temporary: bool = False
+    """Whether that is the demo's, which is removed when the console closes."""
     elsewhere: str = ""
     """Host and port of the broker, where it is on another machine."""
     user: str = " --user NAME"
@@ -172,7 +174,10 @@ def name_ways(desk: Desk, broker: BrokerAddress, environ: Mapping[str, str]) -> 
     if environ.get("AGENTVAULT_HOME") or socket != Home.locate().socket:
         desk.ledger = shlex.quote(str(socket.parent.parent))
         desk.activate = f"agentvault --home {desk.ledger} tenant activate"
-    script = Home(socket.parent.parent, socket.parent.parent).demo_approve
+    home, state = socket.parent.parent, environ.get("XDG_STATE_HOME") or "/"
+    # The demo has the console store its state in a home that it removes.
+    desk.ledger_is_temporary = Path(state).is_relative_to(home)
+    script = Home(home, home).demo_approve
     if script.exists():
         desk.activate, desk.user = shlex.quote(str(script)), ""
 

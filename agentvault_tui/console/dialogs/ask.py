@@ -145,6 +145,9 @@ class ExportDialog(Dialog[None]):
                 shown = self.desk.mirror.intake.shown(shlex.quote(str(self._path)), 800)
                 line = f"agentvault audit verify {shown} --against {self.desk.ledger}"
                 rows += pen.facts("Verify", line, width, 6)[0]
+                if self.desk.ledger_is_temporary:
+                    text = "before you leave: the demo's ledger goes with it"
+                    rows += pen.facts("", text, width, 2, p.waiting)[0]
             return rows
         fraction = export.looked / max(export.upto, 1)
         return [

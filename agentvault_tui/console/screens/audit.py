@@ -237,13 +237,14 @@ class AuditScreen(FilteredScreen):
             keys += [("[ ]", "story"), ("v", "raw"), ("Esc", "back")]
             keys += [] if self.focused is self.evidence else [("Tab", "into it")]
         else:
-            keys.append(("Enter", "event"))
+            keys += [("Enter", "event"), ("e", "export")]
         keys += [follow_key(self.feed.follow), ("@", "go to"), ("/", "filter")]
         keys += [("0", "all" if self.feed.notable else "matters")]
         keys += self.named("panic")
         if self.decides and self.chosen is not None:
             keys.append(("r", "revoke agent"))
-        keys += [("e", "export"), ("o", "agent"), ("y", "copy id")]
+        keys += [("e", "export")] if self.open else []
+        keys += [("o", "agent"), ("y", "copy id")]
         keys += [] if self.open else [("Esc", "home")]
         self.hint(*keys)
 

@@ -314,6 +314,10 @@ def test_in_a_demo_its_own_script_is_named(tmp_path: Path) -> None:
     desk = scene().desk
     name_ways(desk, tmp_path / "run" / "agentvault.sock", {})
     assert f"{desk.activate} KDRT-WZNB{desk.user}" == f"{script} KDRT-WZNB"
+    assert not desk.ledger_is_temporary
+    state = {"XDG_STATE_HOME": str(tmp_path / "demo/state")}
+    name_ways(desk, tmp_path / "run" / "agentvault.sock", state)
+    assert desk.ledger_is_temporary
 
 
 @pytest.mark.parametrize("size", [(80, 24), (60, 20)])

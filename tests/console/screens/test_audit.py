@@ -437,11 +437,13 @@ async def test_export_writes_what_the_filter_shows(
         await stage.press("slash")
         await stage.type("outcome:denied")
         export = Exporting(stage)
+        stage.app.desk.ledger_is_temporary = True  # type: ignore[attr-defined]
         await export.to(path)
         assert "4 events, mode 0600" in await export.done()
         shown = "".join(text_of(stage.app).replace("│", " ").split())
         against = f"--against{stage.app.desk.ledger}"  # type: ignore[attr-defined]
         assert f"Verifyagentvaultauditverify{path}{against}" in shown
+        assert "beforeyouleave:thedemo'sledgergoes" in shown
     header, *events = map(json.loads, path.read_text().splitlines())
     assert header["selection"] == {"filter": "outcome:denied"}
     assert events == [e for e in stage.fake.events if e["outcome"] == "denied"]
