@@ -195,7 +195,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 @click.option(
     "--headless", is_flag=True, help="No console; print the counts at the end."
 )
-@click.option("--for", "seconds", type=TimeSpan(), help="How long to run: 20 (s), 5m.")
+@click.option(
+    "--for",
+    "seconds",
+    type=TimeSpan(),
+    help="How long to run: 20 (s), 5m; else until ctrl+c, or the console closes.",
+)
 @link_option
 @pass_session
 def demo(

@@ -121,15 +121,19 @@ async def _play(
     clock, ending = SystemClock(), asyncio.Event()
     write_limits_and_sinks(home)
     if opens:
-        print(  # noqa: T201 - the command's output
-            f"starting tenant, broker, workspace and {agents} agents", flush=True
-        )
+        print("starting workspace, tenant and broker", flush=True)  # noqa: T201 - its face
+    elif seconds is None:
+        line = "running until ctrl+c; counts follow"
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - its face
     with _signals(ending):
         async with (
             open_workspace() as place,
             processes.serving(people.prepare(home, place.url)) as ready,
             Operator(ready.socket) as operator,
         ):
+            if opens:
+                line = f"registering {agents} agents and an approver"
+                print(line, flush=True)  # noqa: T201 - the command's output
             clients, person, *_ = await asyncio.gather(
                 register(home, operator, agents),
                 approver.prepare(home),
@@ -256,6 +260,7 @@ async def _welcome(
         wait.cancel()
     if entered.is_set():
         sys.stdin.readline()
+        print("opening the console", flush=True)  # noqa: T201 - the command's output
 
 
 def _ending(summary: dict[str, Any], *, with_home: bool) -> str:

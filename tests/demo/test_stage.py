@@ -125,6 +125,7 @@ def test_the_console_opens_and_closing_it_ends_everything(short: Path) -> None:
         assert b"/demo/approve" in page
         assert "█".encode() in page
         terminal.write(b"\r")
+        read_until(terminal, b"opening the console")
         read_until(terminal, b"\x1b[?1049h")
         read_until(terminal, b"calendar-agent")
         terminal.write(b"\x11")
@@ -429,6 +430,7 @@ async def test_settings_that_know_no_such_connection_are_left(tmp_path: Path) ->
     assert process.returncode == 0
     assert json.loads(out)["totals"]["allowed"]
     assert b"[connections.NAME]" in err
+    assert err.startswith(b"running until ctrl+c; counts follow\n")
     assert "mono" in (home / "config.toml").read_text()
     assert "connections" not in (home / "config.toml").read_text()
 
