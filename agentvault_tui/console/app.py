@@ -88,7 +88,7 @@ class ConsoleApp(Keyed, App[int]):
     SearchIcon { display: none; }
     Toast { border-left: outer $accent; }
     """
-    COMMANDS: ClassVar = App.COMMANDS | {_named_commands}
+    COMMANDS: ClassVar = {_named_commands}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", "quit", priority=True, show=False),
         Binding(

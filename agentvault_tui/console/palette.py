@@ -20,10 +20,10 @@ from textual.command import (
     DiscoveryHit,
     Hit,
     Hits,
-    Provider,
 )
 from textual.content import Content
 from textual.screen import Screen
+from textual.system_commands import SystemCommandsProvider
 from textual.widgets import Input
 from textual.worker import Worker, WorkerState
 
@@ -170,8 +170,10 @@ class CommandFinder(CommandPalette):
         return worker.group == self._GATHER_COMMANDS_GROUP
 
 
-class NamedCommands(Provider):
-    """Provide waiting step-ups, saved filters and agents by name.
+class NamedCommands(SystemCommandsProvider):
+    """Provide waiting step-ups, saved filters and agents by name, then all others.
+
+    One provider has one order: of several, the one that is faster comes first.
 
     Names are an agent's or a person's: they are drawn as they are, never as markup.
     """
@@ -186,6 +188,8 @@ class NamedCommands(Provider):
         stopping = (*self._targeted(), *self._urgent())
         for text, what, act in (*waiting, *stopping, *filters):
             yield DiscoveryHit(_shown(text, what), act, text=text)
+        async for hit in super().discover():
+            yield hit
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
@@ -196,6 +200,8 @@ class NamedCommands(Provider):
         for text, what, act in named:
             if (score := matcher.match(text)) > 0:
                 yield Hit(score, _shown(text, what), act, text=text)
+        async for hit in super().search(query):
+            yield hit
 
     def _targeted(self) -> Iterator[Command]:
         for name, words, keys, act in _actions(self.app, self.screen):

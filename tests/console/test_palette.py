@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.console_scenes import busy, console, running, settle
 from support.fake_operator import FakeOperator
+from textual.command import CommandList
 from textual.widgets import Input
 
 from agentvault_tui.console.dialogs.revoke import RevokeDialog
@@ -81,7 +82,7 @@ async def test_no_command_names_the_agent_of_the_newest_event(
         assert watch.feed.follow
         texts = [str(one.text) async for one in NamedCommands(watch).discover()]
         assert texts
-        assert not [one for one in texts if "event's agent" in one.lower()]
+        assert not [one for one in texts if "event's agent:" in one.lower()]
 
 
 async def test_an_incident_s_commands_come_first(
@@ -100,6 +101,12 @@ async def test_an_incident_s_commands_come_first(
         assert texts[waiting] == f"Revoke the agent: {watch.chosen.name}"
         assert "Panic: stop everything, or lift that" in texts[waiting:][:4]
         assert texts.count("Panic: stop everything, or lift that") == 1
+        await pilot.press("colon")
+        finder: Any = app.screen
+        results = finder.query_one(CommandList)
+        await settle(pilot, lambda: results.option_count == len(texts))
+        listed = [str(one.hit.text) for one in results.options]
+        assert listed[: waiting + 1] == texts[: waiting + 1]
 
 
 async def test_enter_shows_a_result_of_scattered_letters_first(
