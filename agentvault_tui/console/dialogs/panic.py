@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import replace
+from datetime import datetime
 from typing import ClassVar, Final
 
 from textual import on
@@ -189,10 +190,19 @@ class LiftDialog(Confirm[float]):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "confirm", "lift")]
     NEED: ClassVar[str] = "restore"
     UNDER_WAY: ClassVar[str] = "lifting"
+    _lifted_since: datetime | None = None
+    """Since when the panic was on that this lifted."""
 
     def heading(self, pen: Pen) -> Row:
+        if self.finished and self._is_on_again():
+            return (("Panic is on again", pen.palette.panic),)
         word = "Panic lifted" if self.finished else "Lift the panic"
         return ((word, pen.palette.title),)
+
+    def _is_on_again(self) -> bool:
+        """Check whether somebody stopped everything after this lifted the panic."""
+        panic = self.desk.mirror.status.panic
+        return panic.on and panic.since != self._lifted_since
 
     def obstacle(self) -> str | None:
         if self.desk.mirror.status.panic.on:
@@ -223,7 +233,11 @@ class LiftDialog(Confirm[float]):
 
     def outcome(self, pen: Pen, width: int) -> list[Row]:
         rows = [pen.stage("done", "lifted", f"{self.answer or 0.0:.1f} ms"), EMPTY]
-        return [*rows, *pen.paragraph("Agents have to ask for new tokens.", width)]
+        text = "Agents have to ask for new tokens."
+        if self._is_on_again():
+            text = f"Stopped again, by {self.desk.mirror.status.panic.by or 'unknown'}."
+        return [*rows, *pen.paragraph(text, width)]
 
     def act(self) -> Awaitable[float]:
+        self._lifted_since = self.desk.mirror.status.panic.since
         return self.desk.link.lift()

@@ -609,8 +609,15 @@ async def test_lift_says_who_is_served_again() -> None:
         assert "1 agent revoked singly" in shown
         app.settle()
         await pilot.press("y")
-        assert "lifted 3.1 ms" in await finish(app, pilot)
+        assert "Panic lifted" in (shown := await finish(app, pilot))
+        assert "lifted 3.1 ms" in shown
         assert stand.actions.asked == [("lift",)]
+        stand.clock.advance(9)
+        stand.panic("again")
+        app.screen.update_page()  # type: ignore[attr-defined]
+        await pilot.pause()
+        assert "Panic is on again" in (shown := said(app))
+        assert "Stopped again, by alice." in shown
 
 
 async def test_pasted_reasons_are_spelled_out() -> None:
