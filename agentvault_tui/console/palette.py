@@ -210,9 +210,8 @@ class NamedCommands(SystemCommandsProvider):
                 yield self._clip(f"{words}: {target}"), keys, on_it
 
     def _urgent(self) -> Iterator[Command]:
-        waits = bool(self._desk.mirror.open_stepups())
         for name, words, keys, act in _actions(self.app, self.screen):
-            if name == "panic" or (name == "step-ups" and waits):
+            if name in _URGENT:
                 yield Shown(words), keys, act
 
     async def _act_on(

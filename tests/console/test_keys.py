@@ -260,7 +260,7 @@ async def test_the_palette_has_every_action_of_the_screen_in_front(
         titles = {c.title: c.help for c in app.get_system_commands(app.screen)}
         assert "Revoke the agent" not in titles  # what is about an agent names it
         assert titles["Filter"] == "key /"
-        assert {"Step-ups", "Follow or hold", "Copy id", "Saved filters"} <= set(titles)
+        assert {"Follow or hold", "Copy id", "Saved filters"} <= set(titles)
         assert {f"Theme {name}" for name in ("agentvault", "mono")} <= set(titles)
         assert "Restore the agent" not in titles
         await _run(stage, "Follow or hold")

@@ -100,6 +100,7 @@ async def test_an_incident_s_commands_come_first(
         assert all(one.startswith("Step-up ") for one in texts[:waiting])
         assert texts[waiting] == f"Revoke the agent: {watch.chosen.name}"
         assert "Panic: stop everything, or lift that" in texts[waiting:][:4]
+        assert texts.count("Step-ups") == 1
         assert texts.count("Panic: stop everything, or lift that") == 1
         await pilot.press("colon")
         finder: Any = app.screen
