@@ -36,7 +36,7 @@ from agentvault_tui.model.waiting import UNSEEN_PARTS
 from agentvault_tui.operator_api.codec import decode
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.stepups import HeldRequestInfo, StepUpInfo
-from agentvault_tui.presenters.body import told
+from agentvault_tui.presenters.body import body_view
 from agentvault_tui.presenters.intake import Intake
 
 BOUNDARY = "agentvault-0123456789abcdef"
@@ -188,7 +188,7 @@ async def test_each_face_shows_the_same_members(
     sent = decode(raw, HeldBody)
     row = Intake().stepup(item)
     assert row.request is not None
-    assert list(told(row.request, sent).members) == case.members
+    assert list(body_view(row.request, sent).members) == case.members
     print_stepup(Output(), item, (), "olga", sent)
     printed = capsys.readouterr().out
     lines = [line.strip() for line in printed.splitlines()]
@@ -380,7 +380,7 @@ async def test_each_face_shows_the_documents_that_a_call_names(
     raw = await stand.bench.read(f"/api/agents/stepup/{stepup.id}/body")
     row = Intake().stepup(decode(found.content, StepUpInfo))
     assert row.request is not None
-    view = told(row.request, decode(raw.content, HeldBody))
+    view = body_view(row.request, decode(raw.content, HeldBody))
     (first, shown), *others = view.members
     assert (first, shown.partition(" (")[0]) == ("The document", url)
     assert f"({summary}, " in shown

@@ -30,16 +30,16 @@ async def test_nothing_of_it_waits_for_a_replica(own_store: Database) -> None:
                 20
             )
         await a.ask("ask_1", ["brk_b"], b"what")
-        assert await b.asked() == [("ask_1", b"what")]
+        assert await b.requested() == [("ask_1", b"what")]
         await b.answer("ask_1", b"that")
         assert await a.answers("ask_1") == {"brk_b": b"that"}
         await a.forget("ask_1", whole=False)
         assert await a.answers("ask_1") == {}
         await a.ask("ask_2", ["brk_b"], b"what")
         await a.forget("ask_2", whole=False)
-        assert await b.asked() == [("ask_2", b"what")]
+        assert await b.requested() == [("ask_2", b"what")]
         await a.forget("ask_2", whole=True)
-        assert await b.asked() == []
+        assert await b.requested() == []
     finally:
         for log in logs:
             await log.close()
@@ -74,9 +74,9 @@ async def test_a_question_is_not_looked_at_after_ten_seconds(store: Database) ->
     calls = StoreCalls(log, "run")
     try:
         await calls.ask("ask_1", ["brk_a"], b"what")
-        assert await calls.asked() == [("ask_1", b"what")]
+        assert await calls.requested() == [("ask_1", b"what")]
         store.run("UPDATE agentvault.asks SET at = at - interval '11 seconds'")
-        assert await calls.asked() == []
+        assert await calls.requested() == []
         await calls.ask("ask_2", ["brk_b"], b"what")
         assert store.run("SELECT id FROM agentvault.asks") == [("ask_2",)]
     finally:
