@@ -155,6 +155,16 @@ class Teamwork:
             publish = partial(self.files.publish, lambda: None)
             self.key = TeamKey(home, ledger, SYSTEM, publish, notify)
 
+    async def look_at_files(self) -> None:
+        """Compare the shared files with this home's copies; see `TeamFiles.look`."""
+        if self.files is not None:
+            await self.files.look()
+
+    def put_policy(self, texts: PolicyTexts) -> None:
+        """Have the homes share the recorded policy; see `TeamFiles.put_policy`."""
+        if self.files is not None:
+            self.files.put_policy(texts)
+
 
 class Broker:
     """The state of the use-cases; they are functions over this."""

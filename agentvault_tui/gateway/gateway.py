@@ -187,8 +187,7 @@ class Gateway:
         await self._applied.finish()
         await self.secrets.finish(self.broker.ledger)
         await asyncio.to_thread(self._applied.renew)
-        if self.broker.team.files is not None:
-            await self.broker.team.files.look()
+        await self.broker.team.look_at_files()
         await self._read()
         await self._record()
         await self.origins.look()
@@ -223,8 +222,7 @@ class Gateway:
             )
 
     async def _look(self) -> None:
-        if self.broker.team.files is not None:
-            await self.broker.team.files.look()
+        await self.broker.team.look_at_files()
         await self._read()
         await self._record()
         await self.origins.look()

@@ -206,8 +206,7 @@ class Alerts:
                 self._dead[dead.id] = dead
         self.broker.health.alerts_dead = len(self._dead)
         record = json.loads(self.broker.recording.meta.get(RECORDED_FILE, "{}"))
-        if self.broker.team.files is not None:
-            await self.broker.team.files.look()
+        await self.broker.team.look_at_files()
         self._seen = self._stamp()
         try:
             await self._put_in_force()
@@ -571,8 +570,7 @@ class Alerts:
             body = await body_of(request, TestSinkRequest)
             about = f"sink {body.sink}"
             await authority.actor(operator_of(request), Need.REVOKE, about)
-            if self.broker.team.files is not None:
-                await self.broker.team.files.look()
+            await self.broker.team.look_at_files()
             await self.look()  # the file may have been written just now
             return await self.try_sink(body.sink)
 

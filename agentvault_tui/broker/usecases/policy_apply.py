@@ -152,8 +152,7 @@ async def _texts_now(broker: Broker) -> tuple[PolicyTexts, PolicyTexts]:
     A team's files are read once they are in step with it. If an edit needs a factor,
     the active texts count: a person who approves another change has not seen the edit.
     """
-    if broker.team.files is not None:
-        await broker.team.files.look()
+    await broker.team.look_at_files()
     if not await asks_factor(broker):
         on_disk = read_texts(broker.home)
         return on_disk, on_disk

@@ -191,7 +191,7 @@ async def take_over_policy(broker: Broker) -> None:
     if broker.team.files is not None:
         broker.team.files.on_policy = partial(_edited, broker)
         if named and same:
-            broker.team.files.put_policy(texts)
+            broker.team.put_policy(texts)
     deciding.state.recorded = version if same else "unknown"
     if named and same and texts != deciding.policy.texts:
         # Edited while nothing ran.
@@ -300,8 +300,7 @@ async def follow_policy(broker: Broker, value: str) -> None:
             return
         switch_policy(broker, policy)
         broker.health.changed()
-    if broker.team.files is not None:
-        broker.team.files.put_policy(texts)
+    broker.team.put_policy(texts)
 
 
 async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:
@@ -407,8 +406,8 @@ def policy_is_recorded(broker: Broker, changes: Sequence[Change]) -> None:
     metas = [one for one in changes if isinstance(one, Meta)]
     values = {one.key: one.value for one in metas if one.value is not None}
     broker.recording.meta.update(values)
-    if broker.team.files is not None and POLICY in values:
-        broker.team.files.put_policy(read_kept(values[POLICY])[1])
+    if POLICY in values:
+        broker.team.put_policy(read_kept(values[POLICY])[1])
 
 
 def _begin_recheck(broker: Broker) -> None:
