@@ -14,6 +14,7 @@ import argparse
 import base64
 import contextlib
 import csv
+import gzip
 import hashlib
 import io
 import json
@@ -42,6 +43,7 @@ _FILE: Final = re.compile(
 _SUM: Final = re.compile(r"([0-9a-f]{64})  ([\w.+!-]+)", re.ASCII)
 _PIN: Final = re.compile(r"([a-z0-9-]+)==([^\s;]+)(?: ; (.*?))? \\", re.ASCII)
 _COMMIT: Final = re.compile(r"[0-9a-f]{40,64}", re.ASCII)
+_CHUNK: Final = 2**20
 _LARGEST: Final = 64 * 1024 * 1024
 
 
@@ -284,7 +286,10 @@ def _read_wheel(wheel: bytes, at: str) -> dict[str, bytes]:
 
 
 def _read_sdist(sdist: bytes, *places: str) -> dict[str, bytes]:
-    """Return files of a source distribution."""
+    """Return files of a source distribution, if it has gzip's own checksum."""
+    with gzip.open(io.BytesIO(sdist)) as whole:
+        while whole.read(_CHUNK):  # tarfile stops before the checksum
+            pass
     content = {}
     with tarfile.open(fileobj=io.BytesIO(sdist), mode="r:gz") as archive:
         there = archive.getnames()  # damage ends the list
