@@ -265,7 +265,7 @@ def _at_most_one(
 ) -> str | None:
     """Return the agent that is named, if one is."""
     if len(refs) > 1:
-        raise UsageError("one agent at a time", "several: --owner O or --scope S")
+        raise UsageError("one agent at a time", "for several give --owner or --scope")
     return refs[0] if refs else None
 
 

@@ -158,7 +158,7 @@ def _ended(out: Output, answer: RevokeAnswer, since: str | None) -> list[Cell | 
         since, by = short_time(before.since), out.cell(before.by)
         return ["everything was stopped already, since ", since, " by ", by]
     count, revoked = answer.agents or 0, answer.agents_revoked_before
-    some = f"{count - revoked} of {count} ({revoked} were revoked already)"
+    some = f"{count - revoked} of {count} ({revoked} revoked already)"
     stopped = Cell(out.shown("stopped every agent"), "bad")
     return [stopped, f": {some if revoked else count}"]
 
