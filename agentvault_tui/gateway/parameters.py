@@ -57,13 +57,21 @@ class RequestParts:
 
 
 def read_parameters(parts: RequestParts) -> dict[str, object]:
-    """Read the parameters that the route of a request names."""
+    """Read the parameters that the route of a request names.
+
+    The parameter ``resource`` is there, and None, if a service may read another value
+    for a capture of the path that names the resource. The resource is then unclear.
+    """
     reader = _ParameterReader(parts)
-    parameters = {}
+    parameters: dict[str, object] = {}
     for name, sources in parts.route.parameters.items():
         value = reader.parameter(name, sources)
         if value is not _ABSENT:
             parameters[name] = value
+    # Without a template of its own, the resource is the whole path.
+    named = _captures_in(parts, parts.route.resource or parts.route.path)
+    if any(map(reader.is_stated_again, named)):
+        parameters["resource"] = None
     return parameters
 
 
@@ -111,7 +119,10 @@ def bound_ids(parts: RequestParts) -> tuple[str | None, ...]:
     """
     reader = _ParameterReader(parts)
     ids: list[str | None] = []
-    for source in (one.id for one in parts.route.binds):
+    for binding in parts.route.binds:
+        for one in filter(reader.is_stated_again, _captures_in(parts, binding.get)):
+            raise required(f"path:{one}")
+        source = binding.id
         if source is None:
             ids.append(None)
             continue
@@ -120,6 +131,10 @@ def bound_ids(parts: RequestParts) -> tuple[str | None, ...]:
             raise required(str(source))
         ids.append(name)
     return tuple(ids)
+
+
+def _captures_in(parts: RequestParts, template: str) -> list[str]:
+    return [one for one in parts.captures if re.search(rf"{{{one}\*?}}", template)]
 
 
 def required(lacks: str) -> UnreadableRequestError:
@@ -182,11 +197,52 @@ class _ParameterReader:
         if source.kind == "path":
             # A service that decodes twice reads another segment.
             captured = self._parts.captures[source.name]
-            again = self._in_query(source.name) or self._in_fields(name, source.name)
+            again = self.is_stated_again(source.name, name)
             return None if again or "%" in captured else captured
         if source.kind == "body":
             return self._in_body(name, source, single=True)
         return _single(self._texts(name, source))
+
+    def is_stated_again(self, capture: str, parameter: str = "") -> bool:
+        """Check whether a service may read another value for a capture of the path.
+
+        Frameworks merge path, query, body and headers in different orders. Equal values
+        are one to all of them.
+
+        Args:
+            capture: its name.
+            parameter: that states it; one that policy reads by value is also looked
+                for inside of objects.
+        """
+        names, value = field_names(capture), self._parts.captures[capture]
+        others = (one for name in names for one in self._others.get(name, ()))
+        if any(one != value for one in others):
+            return True
+        return parameter in COUNTED and not names.isdisjoint(self._inner)
+
+    @cached_property
+    def _others(self) -> dict[str, set[str | None]]:
+        """Return the values next to the path by all names that services may read.
+
+        Values are left out if the route's file says that the service reads them as
+        something else.
+        """
+        parts, route = self._parts, self._parts.route
+        declared = {(s.kind, s.name or s.pointer[0]) for s in route.declared}
+        unread = ALWAYS - route.listed
+        headers = [one for one in parts.headers.leaving if one[0] not in unread]
+        stated: list[tuple[str, str, object]] = [
+            *(("query", *one) for one in parts.target.query),
+            *(("body", *one) for one in parts.fields.top()),
+            *(("header", *one) for one in headers),
+        ]
+        others: dict[str, set[str | None]] = {}
+        for kind, name, value in stated:
+            if (kind, name) not in declared:
+                plain = name.removeprefix("x-") if kind == "header" else name
+                for one in readings(name) | readings(plain):
+                    others.setdefault(one, set()).add(plain_name(value))
+        return others
 
     def _texts(self, name: str, source: Source) -> list[str] | None:
         """Return the values of a query parameter or header; None where unclear."""
@@ -358,12 +414,10 @@ def _typed(name: str, value: Any, *, text_only: bool) -> Any:
 def _unsaid(parts: RequestParts, stated: list[Source]) -> Iterator[str]:
     route = parts.route
     named = {(one.kind, one.name) for one in stated}
-    # Without a template of its own, the resource is the whole path.
-    resource = "".join(f"{{{name}}}" for name in parts.captures)
-    resource = resource if route.resource is None else route.resource
+    named_there = _captures_in(parts, route.resource or route.path)
     plain = ALWAYS - route.listed
     sent = [
-        *(("path", name) for name in parts.captures if f"{{{name}}}" not in resource),
+        *(("path", name) for name in parts.captures if name not in named_there),
         *(("query", name) for name, _ in parts.target.query),
         *(("header", name) for name, _ in parts.headers.leaving if name not in plain),
     ]

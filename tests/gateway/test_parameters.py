@@ -276,7 +276,8 @@ def test_a_captured_value_that_is_stated_again_is_unclear(
 ) -> None:
     """Frameworks merge the values of path, query and body in different orders."""
     rule = 'amount = "path:what"'
-    assert parameters(parse, rule, body, path=f"/1{query}") == {"amount": None}
+    read = parameters(parse, rule, body, path=f"/1{query}")
+    assert read == {"amount": None, "resource": None}
 
 
 @pytest.mark.parametrize(
