@@ -34,6 +34,8 @@ from agentvault_tui.model import StepUpStatus
 
 AGENTVAULT = (sys.executable, "-P", "-m", "agentvault_tui.cli")
 TOTALS = ("allowed", "denied", "escalated")
+UNTIL = b"running until ctrl+c; counts follow\n"
+"""Printed by a demo without a console and without an end."""
 
 
 async def start(
@@ -64,7 +66,7 @@ async def test_a_temporary_home_is_gone_afterwards(short: Path) -> None:
     approve = await appears(short, "av-demo-*/demo/approve")
     process.send_signal(signal.SIGTERM)
     out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err) == (0, UNTIL)
     summary = json.loads(out)
     assert summary["home"] == str(approve.parent.parent)
     assert not left_in(short)
@@ -188,7 +190,7 @@ class Demo:
         process, self._process = self._process, None
         process.send_signal(signal.SIGINT)
         out, err = process.communicate()
-        assert (process.returncode, err) == (0, b"")
+        assert (process.returncode, err) == (0, UNTIL)
         return dict(json.loads(out))
 
     def close(self) -> None:
@@ -430,7 +432,7 @@ async def test_settings_that_know_no_such_connection_are_left(tmp_path: Path) ->
     assert process.returncode == 0
     assert json.loads(out)["totals"]["allowed"]
     assert b"[connections.NAME]" in err
-    assert err.startswith(b"running until ctrl+c; counts follow\n")
+    assert err.startswith(UNTIL)
     assert "mono" in (home / "config.toml").read_text()
     assert "connections" not in (home / "config.toml").read_text()
 
