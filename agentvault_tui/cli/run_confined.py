@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from agentvault_tui.cli.run_command import PlainCommand, Startable, environment, say
 from agentvault_tui.cli.run_own_files import check_own_files, own_program
-from agentvault_tui.cli.run_terminal import StreamPipes, foreground
+from agentvault_tui.cli.run_terminal import CommandStreams
 from agentvault_tui.confine import (
     PROGRAM_FOLDERS,
     SANDBOX_EXEC,
@@ -108,8 +108,8 @@ class PreparedRun:
             self._record(client, info, weaker, "proxy")
             yield self._restricted(view, given, ports, grouped)
             return
-        pipes, ended = StreamPipes(), ExitStack()
-        ended.callback(pipes.restore)
+        streams, ended = CommandStreams(), ExitStack()
+        ended.callback(streams.restore)
         with (
             ended,
             confined_command(
@@ -119,13 +119,14 @@ class PreparedRun:
                 given,
                 endpoints=endpoints,
                 records=self.home.stand_ins,
+                streams=streams.numbers,
                 local_sockets=self.options.local_sockets,
             ) as command,
         ):
-            pipes.begin()
+            streams.begin()
             self._record(client, info, (), "packets" if command.log else "proxy")
             log = command.log or AttemptLog()
-            with _reported(client, info, log), foreground(command.group):
+            with _reported(client, info, log):
                 yield command
             self.outside = log.total
         if command.watch.lost:
@@ -152,11 +153,7 @@ class PreparedRun:
 
     def _say_left(self) -> None:
         """Name the files of the command that programs outside now obey."""
-        try:
-            lines = find_left(self.view).lines()
-        except NotConfinedError as error:
-            lines = [f"the command may have made repositories: {error.diagnosis()}"]
-        for line in lines:
+        for line in find_left(self.view).lines():
             say(line)
 
     def _restricted(

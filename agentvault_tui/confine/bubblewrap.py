@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
 import signal
 import stat
 import subprocess
+import termios
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -33,6 +35,17 @@ _OF_DESCRIPTORS: Final = (0, 12, 0)
 that it mounts has links (GHSA-pxhw-h44j-8pfx)."""
 _WRITABLE_BY_ROOT: Final = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi")
 """In /proc: root may write there without any capability, for the whole machine."""
+_DEVICES: Final = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
+"""In /dev: the major and minor numbers (Linux, admin-guide/devices.txt)."""
+_FURTHER: Final = (Path("/var/lib"), Path("/root"))
+"""Where root makes devices if AgentVault's home has none: root alone writes there."""
 _COMMANDS_OWN: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """Signals that bubblewrap's own processes ignore: with them, all would end at once.
 
@@ -178,6 +191,8 @@ def start(
     *,
     files: Mapping[str, bytes],
     local_sockets: bool,
+    streams: Sequence[int] = (0, 1, 2),
+    devices: Path | None = None,
 ) -> ConfinedProcess:
     """Start a command that waits until it is released.
 
@@ -188,6 +203,9 @@ def start(
         environment: the command's variables.
         files: further files by path, read-only, that are nowhere on disk.
         local_sockets: whether Unix sockets work.
+        streams: the descriptors of its three standard streams. A terminal among them
+            becomes the one of its session.
+        devices: what `own_devices` made.
 
     Raises:
         NotConfinedError: bubblewrap ended before the command could begin.
@@ -199,27 +217,18 @@ def start(
         guard = Guard(report, gate)
         failed.callback(guard.end)
         of_descriptors = bubblewrap.mounts_descriptors
-        options = [*_options(view, passed, of_descriptors), "--info-fd", str(info)]
-        options += ["--block-fd", str(waiting)]
+        options = [*_options(view, passed, of_descriptors, devices)]
+        options += ["--info-fd", str(info), "--block-fd", str(waiting)]
         code = build_filter(local_sockets=local_sockets)
         options += ["--seccomp", str(passed.memory(code))]
         for place, content in files.items():
             options += ["--ro-bind-data", str(passed.memory(content)), place]
         options += ["--remount-ro", "/", "--chdir", str(view.folder)]
-        # Not as bubblewrap's own variables: it starts outside, where LD_PRELOAD would
-        # load a library of the project's.
-        for name, value in environment.items():
-            options += ["--setenv", name, value]
-        arguments = passed.words(options)
+        arguments = passed.words([*options, *_variables(environment)])
         reset, ignored = _signals(bubblewrap, words[0])
         line = [bubblewrap.path, "--args", str(arguments), "--", *reset]
         with _ignored_signals(ignored):
-            process = subprocess.Popen(
-                [*line, *words],
-                env={},
-                pass_fds=passed.descriptors,
-                process_group=0,  # or its signals to the group would reach ours
-            )
+            process = _spawn([*line, *words], passed.descriptors, streams)
         failed.pop_all()
     inside = guard.first_process()
     if inside is None:
@@ -230,6 +239,73 @@ def start(
             "bubblewrap ended before the command began", "see its message above"
         )
     return ConfinedProcess(process, inside, passed.places, guard)
+
+
+@contextmanager
+def own_devices(folder: Path) -> Iterator[Path | None]:
+    """Make devices for a block, where the command could change those of outside.
+
+    root owns them: it changes their modes and times without any capability.
+
+    Args:
+        folder: where they are made, and removed afterwards; another folder is taken if
+            its file system has no devices (``nodev``).
+
+    Returns:
+        the folder; None if the user is another, or may not make devices.
+    """
+    with ExitStack() as opened:
+        made: Path | None = None
+        for place in (folder, *_FURTHER) if os.geteuid() == 0 else ():
+            path = place if place is folder else place / f"agentvault-{folder.name}"
+            opened.callback(shutil.rmtree, path, ignore_errors=True)
+            if made is None and _make_devices(path):
+                made = path
+        yield made
+
+
+def _make_devices(folder: Path) -> bool:
+    """Make each device; return whether they can be opened there."""
+    try:
+        folder.mkdir(mode=0o700)
+        for name, (major, minor) in _DEVICES.items():
+            os.mknod(folder / name, stat.S_IFCHR, os.makedev(major, minor))
+            (folder / name).chmod(0o666)
+        os.close(os.open(folder / "null", os.O_RDWR))
+    except OSError:
+        return False
+    return True
+
+
+def _spawn(
+    line: Sequence[str], descriptors: Sequence[int], streams: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        line,
+        env={},
+        pass_fds=descriptors,
+        stdin=streams[0],
+        stdout=streams[1],
+        stderr=streams[2],
+        # Its signals, its nice value and its foreground are those of a session.
+        start_new_session=True,
+        preexec_fn=_take_terminal,  # noqa: PLW1509 - no thread has started yet
+    )
+
+
+def _take_terminal() -> None:
+    """Make a terminal among the standard streams that of this new session."""
+    for number in (0, 1, 2):
+        if os.isatty(number):
+            fcntl.ioctl(number, termios.TIOCSCTTY, 0)
+            break
+
+
+def _variables(environment: Mapping[str, str]) -> Iterator[str]:
+    # Not as bubblewrap's own: it starts outside, where LD_PRELOAD would load a library
+    # of the project's.
+    for name, value in environment.items():
+        yield from ("--setenv", name, value)
 
 
 def _signals(
@@ -244,11 +320,15 @@ def _signals(
     return [_RESET[0], f"--default-signal={names}"], ignored
 
 
-def _options(view: View, passed: _Passed, of_descriptors: bool) -> Iterator[str]:
+def _options(
+    view: View, passed: _Passed, of_descriptors: bool, devices: Path | None
+) -> Iterator[str]:
     yield from _NAMESPACES
     for mount in system_mounts():
         yield from mount
     yield from ("--dev", "/dev", "--proc", "/proc")
+    for name in _DEVICES if devices else ():
+        yield from ("--dev-bind", f"{devices}/{name}", f"/dev/{name}")
     for name in _WRITABLE_BY_ROOT:
         path = f"/proc/{name}"
         if Path(path).exists():

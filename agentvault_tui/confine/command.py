@@ -16,12 +16,18 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from agentvault_tui.confine.attempts import AttemptLog, AttemptWatcher
-from agentvault_tui.confine.bubblewrap import Bubblewrap, ConfinedProcess, start
+from agentvault_tui.confine.bubblewrap import (
+    Bubblewrap,
+    ConfinedProcess,
+    own_devices,
+    start,
+)
 from agentvault_tui.confine.folder_locks import locked
 from agentvault_tui.confine.mounts import MountWatch, check_mounts
 from agentvault_tui.confine.network import (
     LOOPBACK,
     Endpoint,
+    InsideSockets,
     open_inside,
 )
 from agentvault_tui.confine.protected import Protection
@@ -47,11 +53,6 @@ class ConfinedCommand:
         """Let it begin; return the process that has its exit code."""
         self._started.release()
         return self._started.process
-
-    @property
-    def group(self) -> int:
-        """The id of its process group."""
-        return self._started.process.pid
 
     def wait(self) -> int:
         """Wait until it has ended, and return its exit code.
@@ -85,6 +86,7 @@ def confined_command(
     endpoints: Sequence[Endpoint],
     records: Path,
     local_sockets: bool = False,
+    streams: Sequence[int] = (0, 1, 2),
 ) -> Iterator[ConfinedCommand]:
     """Start a command that waits, with its sockets open; end all of it afterwards.
 
@@ -96,6 +98,7 @@ def confined_command(
         endpoints: all that it reaches.
         records: the folder with records of stand-ins.
         local_sockets: whether Unix sockets work.
+        streams: its standard streams; see `start`.
 
     Returns:
         the command, which does not run yet.
@@ -115,6 +118,8 @@ def confined_command(
             environment,
             files=files,
             local_sockets=local_sockets,
+            streams=streams,
+            devices=alone.enter_context(own_devices(records / f"{os.getpid()}.dev")),
         )
         with ExitStack() as opened:
             opened.callback(started.kill)
@@ -123,11 +128,7 @@ def confined_command(
             relay = Relay(sockets.listeners, endpoints)
             relay.start()
             opened.callback(relay.stop)
-            watcher: AttemptWatcher | None = None
-            if sockets.packets is not None and sockets.names is not None:
-                watcher = AttemptWatcher(sockets.packets, sockets.names)
-                watcher.start()
-                opened.callback(watcher.stop)
+            log = _watched(sockets, opened)
             check_mounts(started.inside, started.places)
             kill = partial(started.send, signal.SIGKILL)
             mounts = MountWatch(started.inside, view.changeable(), kill)
@@ -135,7 +136,17 @@ def confined_command(
             opened.callback(mounts.stop)
             # Last opened, first closed: what it sent is read after its end.
             opened.callback(started.kill)
-            yield ConfinedCommand(started, watcher.log if watcher else None, mounts)
+            yield ConfinedCommand(started, log, mounts)
+
+
+def _watched(sockets: InsideSockets, opened: ExitStack) -> AttemptLog | None:
+    """Watch attempts to leave until *opened* is closed, where that is possible."""
+    if sockets.packets is None or sockets.names is None:
+        return None
+    watcher = AttemptWatcher(sockets.packets, sockets.names)
+    watcher.start()
+    opened.callback(watcher.stop)
+    return watcher.log
 
 
 def watches_attempts(bubblewrap: Bubblewrap) -> bool:

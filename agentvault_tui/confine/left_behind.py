@@ -12,8 +12,9 @@ from agentvault_tui.confine.paths import lies_in
 from agentvault_tui.confine.protected import is_git, is_obeyed
 from agentvault_tui.confine.search import search
 from agentvault_tui.confine.view import View
+from agentvault_tui.errors import NotConfinedError
 
-_MOST_NAMED: Final = 5
+_MOST_NAMED: Final = 20
 _SYSTEM: Final = tuple(map(Path, ("/usr", "/bin", "/lib", "/lib64")))
 
 
@@ -28,9 +29,17 @@ class LeftBehind:
     obeyed: set[Path] = field(default_factory=set)
     """Files that editors, shells and git's hooks read by themselves."""
 
+    unsearched: list[NotConfinedError] = field(default_factory=list)
+    """Why folders could not be searched: they may hold any of these."""
+
     def lines(self) -> list[str]:
         """Return a line for a person about each kind that is there."""
-        lines = []
+        lines = [
+            f"the command may have made repositories: {error.diagnosis()}"
+            for error in self.unsearched[:_MOST_NAMED]
+        ]
+        if (more := len(self.unsearched) - _MOST_NAMED) > 0:
+            lines.append(f"{more} more folders cannot be searched")
         if self.repositories:
             lines.append(
                 "before you use git or an editor here, look at the configuration and"
@@ -58,15 +67,12 @@ def find_left(view: View) -> LeftBehind:
 
     Returns:
         those that programs outside obey.
-
-    Raises:
-        NotConfinedError: a folder cannot be searched.
     """
     protection, left = view.protection, LeftBehind()
     before = {*protection.git, *protection.missing, *protection.read_only}
     given = [*view.write, view.home, *view.read, *view.runtime]
     for top in view.write:
-        for entries in search(top):
+        for entries in search(top, failed=left.unsearched):
             path, names = entries.path, entries.names
             if is_git(path, names):
                 left.repositories.add(path)

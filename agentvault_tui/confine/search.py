@@ -23,15 +23,20 @@ class Folder(NamedTuple):
     """The files that have further names (link(2))."""
 
 
-def search(top: Path, *, shared: bool = False) -> Iterator[Folder]:
+def search(
+    top: Path, *, shared: bool = False, failed: list[NotConfinedError] | None = None
+) -> Iterator[Folder]:
     """Yield *top* and each folder below it, through no link.
 
     Args:
         top: the folder; a file has none.
         shared: whether to look for files that have further names.
+        failed: gets the reasons of folders that cannot be searched; the others are
+            yielded.
 
     Raises:
-        NotConfinedError: one cannot be searched, and its owner could change that.
+        NotConfinedError: one cannot be searched, its owner could change that, and
+            *failed* is not given.
     """
     waiting = [str(top)]
     while waiting:
@@ -45,7 +50,11 @@ def search(top: Path, *, shared: bool = False) -> Iterator[Folder]:
                 return  # one file
             if isinstance(error, PermissionError) and not is_own(folder):
                 continue  # the command cannot look there either
-            raise not_searched(folder, error) from None
+            reason = not_searched(folder, error)
+            if failed is None:
+                raise reason from None
+            failed.append(reason)
+            continue
         yield entries
         waiting += [
             os.path.join(folder, name)  # noqa: PTH118 - thousands of them

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import Final
 
 from agentvault_tui.confine.paths import open_unlinked
@@ -96,6 +97,7 @@ def _sweep(records: Path) -> set[Path]:
     """Remove the stand-ins of runs that have ended; return those of the others."""
     used, left, ended = _read(records)
     for record in ended:
+        rmtree(record.with_suffix(".dev"), ignore_errors=True)
         record.unlink()
     for path in sorted(left - used, reverse=True):
         remove_stand_in(path)

@@ -37,6 +37,9 @@ _NEW_TIME: Final = 0x80
 """CLONE_NEWTIME, which clone(2) reads as a part of the signal."""
 _TERMINAL_INPUT: Final = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, which type at the terminal (CVE-2017-5226)."""
+_FILE_COMMANDS: Final = (1024, 1026)
+"""F_SETLEASE and F_NOTIFY (fcntl(2)): by a lease, opening a file waits outside as well,
+also opening one that is read-only here."""
 _ON_PROCESSES: Final = {
     "ptrace": 1,
     "process_vm_readv": 0,
@@ -186,8 +189,9 @@ def _rules(*, local_sockets: bool, tcp_only: bool) -> list[CallRule]:
         for name, argument in _ON_PROCESSES.items()
     ]
     rules += [
-        CallRule("ioctl", errno.EPERM, (Condition(1, _MASKED_EQ, 0xFFFFFFFF, request),))
-        for request in _TERMINAL_INPUT
+        CallRule(name, errno.EPERM, (Condition(1, _MASKED_EQ, 0xFFFFFFFF, request),))
+        for name, requests in (("ioctl", _TERMINAL_INPUT), ("fcntl", _FILE_COMMANDS))
+        for request in requests
     ]
     rules += [
         CallRule(name, errno.EPERM, (Condition(argument, _MASKED_EQ, bit, bit),))

@@ -6,27 +6,43 @@ import fcntl
 import os
 import select
 import signal
+import socket
 import subprocess
 import termios
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from cli.conftest import PROGRAM, Broker
-from support.command_line import Answer
+from cli.conftest import Broker
+from support.command_line import PROGRAM, Answer
 from support.confining import SYSTEM_PYTHON, need_confinement
 from support.patience import PATIENT
 
 pytestmark = pytest.mark.slow
 
 
+_TIOCGETD, _TIOCGEXCL = 0x5424, 0x80045440
+
+
 class Terminal:
     """A terminal with a shell script in it that calls `run` and goes on."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ours: int) -> None:
-        self.process, self._ours, self.shown = process, ours, b""
+    def __init__(self, process: subprocess.Popen[bytes], ours: int, name: str) -> None:
+        self.process, self._ours, self.name, self.shown = process, ours, name, b""
+
+    def state(self) -> tuple[object, ...]:
+        """Return what a program could have changed for those that follow."""
+        there = os.open(self.name, os.O_RDWR | os.O_NOCTTY)
+        line = fcntl.ioctl(there, _TIOCGETD, bytes(4))
+        exclusive = fcntl.ioctl(there, _TIOCGEXCL, bytes(4))
+        size = fcntl.ioctl(there, termios.TIOCGWINSZ, bytes(8))
+        attributes = termios.tcgetattr(there)
+        os.close(there)
+        nice = Path(f"/proc/{self.process.pid}/autogroup").read_text().split()[-1]
+        mode = Path(self.name).stat().st_mode
+        return line, exclusive, size, attributes, nice, mode
 
     def type(self, text: bytes) -> None:
         os.write(self._ours, text)
@@ -41,7 +57,8 @@ class Terminal:
         return self.shown
 
 
-Open = Callable[..., object]
+Open = Callable[..., AbstractContextManager[Terminal]]
+SCRIPT = 'sleep 600 & "$@"; echo code-$?; kill -0 $! && echo sibling-lives; kill $!'
 
 
 @pytest.fixture
@@ -52,24 +69,24 @@ def open_terminal(broker: Broker, coder: str, tmp_path: Path) -> Open:
         (tmp_path / name).mkdir()
 
     @contextmanager
-    def opened(*words: str) -> Iterator[Terminal]:
+    def opened(*words: str, script: str = SCRIPT) -> Iterator[Terminal]:
         ours, theirs = os.openpty()
+        name = os.ttyname(theirs)
 
         def at_terminal() -> None:
             os.setsid()
             fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
         run = [*PROGRAM, "run", "--agent", coder, "--confine", "--", *words]
-        script = 'sleep 600 & "$@"; echo code-$?; kill -0 $! && echo sibling-lives'
         with subprocess.Popen(
-            ["/bin/sh", "-c", f"{script}; kill $!", "sh", *run],
+            ["/bin/sh", "-c", script, "sh", *run],
             **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
             cwd=tmp_path / "work",
             env=broker.env | {"HOME": str(tmp_path / "me")},
             preexec_fn=at_terminal,  # noqa: PLW1509 - no other thread is at work
         ) as process:
             os.close(theirs)
-            terminal = Terminal(process, ours)
+            terminal = Terminal(process, ours, name)
             try:
                 yield terminal
                 assert process.wait(PATIENT) == 0
@@ -83,12 +100,59 @@ def open_terminal(broker: Broker, coder: str, tmp_path: Path) -> Open:
 def test_it_reads_the_terminal_and_ctrl_c_is_its_own(open_terminal: Open) -> None:
     """It is the terminal's foreground, which comes back to the script afterwards."""
     script = "trap 'exit 5' INT; read word; echo got-$word; while :; do sleep 0.1; done"
-    with open_terminal("sh", "-c", script) as terminal:  # type: ignore[attr-defined]
+    with open_terminal("sh", "-c", script) as terminal:
         terminal.type(b"hello\n")
         terminal.until(b"got-hello")
         terminal.type(b"\x03")
         terminal.until(b"code-5")
         assert b"sibling-lives" in terminal.until(b"sibling-lives")
+
+
+def test_the_users_terminal_stays_as_it_was(open_terminal: Open) -> None:
+    """Mode, line discipline, size and nice value are those of its own terminal."""
+    code = (
+        "import fcntl, os, termios, time\n"
+        "os.fchmod(0, 0o666)\n"
+        "os.set_blocking(0, False)\n"
+        "fcntl.ioctl(0, termios.TIOCSWINSZ, bytes((5, 0, 5, 0, 0, 0, 0, 0)))\n"
+        "fcntl.ioctl(0, termios.TIOCEXCL)\n"
+        "open('/proc/self/autogroup', 'w').write('19')\n"
+        "print('tried', *os.get_terminal_size(), flush=True)\n"
+        "fcntl.ioctl(0, 0x5423, bytes((27, 0, 0, 0)))\n"  # TIOCSETD, N_NULL
+    )
+    with open_terminal(SYSTEM_PYTHON, "-c", code) as terminal:
+        before = terminal.state()
+        terminal.until(b"tried 5 5")
+        terminal.until(b"code-0")
+        assert terminal.state() == before
+
+
+def test_in_the_background_it_reads_no_keys(
+    open_terminal: Open, tmp_path: Path
+) -> None:
+    """They go to the shell, also if the command asks to be in the foreground."""
+    mark, got = tmp_path / "work/begun", tmp_path / "work/got"
+    code = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGTTOU, signal.SIG_IGN)\n"
+        "terminal = os.open('/dev/tty', os.O_RDWR)\n"
+        "os.setpgid(0, 0)\n"
+        "os.tcsetpgrp(terminal, os.getpgrp())\n"
+        "open(sys.argv[1], 'w').close()\n"
+        "keys = os.read(terminal, 100)\n"
+        "open(sys.argv[2], 'wb').write(keys)\n"
+    )
+    words = (SYSTEM_PYTHON, "-c", code, str(mark), str(got))
+    script = 'set -m; "$@" & read word; echo shell-$word; kill %1; wait; echo end'
+    with open_terminal(*words, script=script) as terminal:
+        ends = time.monotonic() + PATIENT
+        while not mark.exists():
+            assert time.monotonic() < ends, terminal.shown
+            time.sleep(0.01)
+        terminal.type(b"hunter2\n")
+        terminal.until(b"shell-hunter2")
+        terminal.until(b"end")
+    assert not got.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP])
@@ -104,7 +168,7 @@ def test_a_signal_to_its_group_reaches_nothing_outside(
         "time.sleep(600)\n"
     )
     shell = f'exec {SYSTEM_PYTHON} -c "$0" {number:d} $$'
-    with open_terminal("sh", "-c", shell, code) as terminal:  # type: ignore[attr-defined]
+    with open_terminal("sh", "-c", shell, code) as terminal:
         shown = terminal.until(b"sibling-lives")
         assert shown.index(b"0 refused") < shown.index(b"code-137")
 
@@ -121,7 +185,7 @@ def test_it_cannot_hold_up_its_own_end(
         f"open({str(mark)!r}, 'w').close()\n"
         "time.sleep(600)\n"
     )
-    with open_terminal(SYSTEM_PYTHON, "-c", code) as terminal:  # type: ignore[attr-defined]
+    with open_terminal(SYSTEM_PYTHON, "-c", code) as terminal:
         ends = time.monotonic() + PATIENT
         while not mark.exists():
             assert time.monotonic() < ends
@@ -168,3 +232,63 @@ def test_files_as_standard_streams_stay_as_they_are(
     assert "last" in lines
     assert lines.count("an earlier line") == 1
     assert "0 refused" in lines[-1]
+
+
+def connected(family: int) -> tuple[socket.socket, socket.socket]:
+    if family == socket.AF_UNIX:
+        return socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = socket.create_connection(server.getsockname())
+        return one, server.accept()[0]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_a_socket_as_standard_stream_is_copied(
+    broker: Broker, coder: str, tmp_path: Path, family: int
+) -> None:
+    """The command gets pipes: a socket leads to the network that it was made in."""
+    need_confinement()
+    for name in ("me", "work"):
+        (tmp_path / name).mkdir()
+    script = "cat; stat -Lc %F /dev/stdin /dev/stdout /dev/stderr; cat /dev/stdin"
+    line = [*PROGRAM, "run", "--agent", coder, "--confine", "--", "sh", "-c", script]
+    ours, theirs = connected(family)
+    with ours, theirs:
+        ours.sendall(b"question\n")
+        ours.shutdown(socket.SHUT_WR)
+        done = subprocess.run(
+            line,
+            **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
+            cwd=tmp_path / "work",
+            env=broker.env | {"HOME": str(tmp_path / "me")},
+            timeout=PATIENT,
+            check=False,
+        )
+        theirs.close()
+        with ours.makefile() as answer:
+            lines = answer.read().splitlines()
+    assert done.returncode == 0, lines
+    assert lines[:4] == ["question", "fifo", "fifo", "fifo"]
+
+
+def test_input_that_does_not_end_holds_nothing_up(
+    broker: Broker, coder: str, tmp_path: Path
+) -> None:
+    """The run ends with its command, while its standard input is still open."""
+    need_confinement()
+    for name in ("me", "work"):
+        (tmp_path / name).mkdir()
+    line = [*PROGRAM, "run", "--agent", coder, "--confine", "--", "head", "-n1"]
+    with subprocess.Popen(
+        line,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=tmp_path / "work",
+        env=broker.env | {"HOME": str(tmp_path / "me")},
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"first\nsecond\n")
+        process.stdin.flush()
+        assert process.wait(PATIENT) == 0
+        assert process.stdout.read() == b"first\n"

@@ -317,6 +317,20 @@ def terminal_input_with_high_bits(_: Targets) -> None:
     typed_at_a_terminal(termios.TIOCSTI | 1 << 32)
 
 
+@attempt
+def mode_of_a_device(told: Targets) -> None:
+    status = os.stat("/dev/full")
+    assert [status.st_dev, status.st_ino] == told["device"]
+    os.chmod("/dev/full", status.st_mode & 0o7777)
+
+
+@attempt
+def lease_that_delays_a_program(_: Targets) -> None:
+    with open("/usr/bin/factor", "rb") as file:
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
 # Privileges, namespaces and other processors' calls.
 
 

@@ -75,7 +75,27 @@ def test_files_that_tools_read_are_found(project: Path) -> None:
     assert "by themselves" in left.lines()[0]
 
 
-def test_five_are_named() -> None:
+def test_twenty_are_named() -> None:
     """A command may make thousands."""
-    left = LeftBehind(links={Path(f"/p/{number}") for number in range(9)})
-    assert left.lines()[0].endswith("/p/0, /p/1, /p/2, /p/3, /p/4 and 4 more")
+    left = LeftBehind(links={Path(f"/p/{number}") for number in range(10, 34)})
+    assert left.lines()[0].endswith("/p/28, /p/29 and 4 more")
+
+
+def test_a_folder_that_cannot_be_searched_hides_nothing_else(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, and so is all that the command left in the others."""
+    view = view_of(project)
+    deep = project / "a"
+    for _ in range(20):  # a path over PATH_MAX: root is refused no other
+        deep.mkdir()
+        monkeypatch.chdir(deep)
+        deep = Path("d" * 250)
+    repository(project / "b/clone")
+    (project / "mise.toml").touch()
+    left = find_left(view)
+    lines = left.lines()
+    assert left.repositories == {project / "b/clone/.git"}
+    assert left.obeyed == {project / "mise.toml"}
+    assert "cannot be searched" in lines[0]
+    assert len(lines) == 3

@@ -23,6 +23,7 @@ NUMBERS = {
         "clone": 56,
         "unshare": 272,
         "ioctl": 16,
+        "fcntl": 72,
         "keyctl": 250,
         "setns": 308,
         "io_uring_setup": 425,
@@ -37,6 +38,7 @@ NUMBERS = {
         "clone": 220,
         "unshare": 97,
         "ioctl": 29,
+        "fcntl": 25,
         "keyctl": 219,
         "setns": 268,
         "io_uring_setup": 425,
@@ -166,6 +168,14 @@ def test_nothing_is_typed_at_a_terminal(machine: Machine) -> None:
         assert machine("ioctl", 0, HIGH | request) == "EPERM"
         assert machine("ioctl", 0, (0xFFFFFFFF << 32) | request) == "EPERM"
     assert machine("ioctl", 0, 0x5413) == ALLOW  # TIOCGWINSZ
+
+
+def test_no_lease_holds_up_who_opens_a_file(machine: Machine) -> None:
+    """F_SETLEASE and F_NOTIFY are refused, and locks are not."""
+    for command in (1024, 1026):
+        assert machine("fcntl", 3, command) == "EPERM"
+        assert machine("fcntl", 3, HIGH | command) == "EPERM"
+    assert machine("fcntl", 3, 6) == ALLOW  # F_SETLK
 
 
 def test_other_ways_past_the_filter_are_closed(machine: Machine) -> None:

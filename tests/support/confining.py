@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,7 @@ def _targets(
     return ports | {
         "mark": MARK,
         "lan": lan,
+        "device": [*attrgetter("st_dev", "st_ino")(Path("/dev/full").stat())],
         "abstract": str(base),
         "victim": victim.pid,
         "outside": str(outside),
