@@ -1,7 +1,9 @@
 """URLs in the headers of answers: none leads an agent's client to another service.
 
 All services are at the broker's origin, so a client that follows a redirect there keeps
-the agent's token, method and body.
+the agent's token, method and body. Through the forward proxy a client keeps the proxy's
+password. Programs read a relative URL in different ways (``///host``), so there every
+URL is written absolute.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.services import Service, is_host
@@ -40,13 +42,15 @@ _REFRESH: Final = re.compile(
 class AnswerUrls:
     """Rewrites the URLs of one answer."""
 
-    def __init__(self, service: Service, target: str, own: frozenset[bytes]) -> None:
+    def __init__(
+        self, service: Service, target: str, own: frozenset[bytes] | None
+    ) -> None:
         """Resolve the URLs of an answer against the URL of the request.
 
         Args:
             service: the service that answers.
             target: path and query of the request, as they were sent.
-            own: the values of ``Host`` by which the broker is reached.
+            own: see `Incoming.own`; None leaves the service's URLs at its own origin.
         """
         self._origin = service.origin
         self._base = f"{service.origin}{target}"
@@ -84,7 +88,7 @@ class AnswerUrls:
 
         Args:
             status: of the answer.
-            headers: of the answer.
+            headers: of the answer, as `rewrite` returned them.
             leads_away: tells whether another service is at a host and port.
             reads: whether the request only reads: then it may be redirected to another
                 port of its host, such as that of https.
@@ -93,23 +97,21 @@ class AnswerUrls:
             UpstreamError: 502.
         """
         for name, value in headers:
-            refresh = _REFRESH.fullmatch(value) if name == b"refresh" else None
-            if name == b"location" and 300 <= status < 400:
-                url: bytes | None = value
-            elif name == b"refresh":
-                if refresh is None:
-                    raise _refused()
-                url = next((one for one in refresh.groups()[1:] if one), None)
+            if name == b"refresh":
+                url = value.partition(b"; url=")[2]
+            elif name == b"location" and 300 <= status < 400:
+                url = value
             else:
                 continue
-            parts = None if url is None else self._resolve(url)
-            if isinstance(parts, SplitResult):
-                origin = ServerOrigin.of(parts)
-                if reads and origin.host == self._origin.host:
-                    continue
-                if leads_away(origin.host, origin.port):
-                    text = "the service's answer leads to another service: ask there"
-                    raise UpstreamError(502, "upstream_reset", text)
+            parts = urlsplit(url.decode())
+            if parts.scheme not in _SPECIAL:
+                continue
+            origin = ServerOrigin.of(parts)
+            if reads and origin.host == self._origin.host:
+                continue
+            if leads_away(origin.host, origin.port):
+                text = "the service's answer leads to another service: ask there"
+                raise UpstreamError(502, "upstream_reset", text)
 
     def _value(self, name: bytes, value: bytes) -> bytes:
         if name in {b"location", b"content-location"}:
@@ -151,15 +153,15 @@ class AnswerUrls:
         if isinstance(parts, bytes):
             return parts
         origin = ServerOrigin.of(parts)
-        path = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-        below = _is_plain(path)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        below, url = self._own is not None and _is_plain(path), f"{origin}{path}"
         if origin == self._origin and below:
-            path = self._prefix + path
-        elif origin == self._origin or origin.authority.encode() not in self._own:
-            return parts.geturl().encode()
-        elif not below or not path.startswith(f"{self._prefix}/"):
-            raise _refused()
-        return (f"{path}#{parts.fragment}" if parts.fragment else path).encode()
+            url = self._prefix + path
+        elif origin != self._origin and origin.authority.encode() in (self._own or ()):
+            if not below or not path.startswith(f"{self._prefix}/"):
+                raise _refused()
+            url = path
+        return (f"{url}#{parts.fragment}" if parts.fragment else url).encode()
 
 
 def _is_plain(path: str) -> bool:

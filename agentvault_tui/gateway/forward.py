@@ -432,10 +432,9 @@ class Forwarder:
             own = service.credential.kind == "connection"
             upstream = self._upstream(service, call.caller.agent.id if own else None)
             answer = await upstream.send(outgoing)
-            urls = AnswerUrls(service, outgoing.target, parsed.own or frozenset())
-            if parsed.own is not None:
-                answer.headers = urls.rewrite(answer.headers)
-            else:
+            urls = AnswerUrls(service, outgoing.target, parsed.own)
+            answer.headers = urls.rewrite(answer.headers)
+            if parsed.own is None:
                 away, reads = parsed.leads_away, call.method in READS
                 urls.check_redirect(answer.status, answer.headers, away, reads=reads)
             await self._admission.step()

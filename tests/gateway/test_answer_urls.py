@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,8 @@ SERVICE = parse_service(
 OWN = loopback_hosts(7717)
 
 
-def rewritten(name: str, value: str) -> str:
-    urls = AnswerUrls(SERVICE, "/v1/notes?a=1", OWN)
+def rewritten(name: str, value: str, own: frozenset[bytes] | None = OWN) -> str:
+    urls = AnswerUrls(SERVICE, "/v1/notes?a=1", own)
     ((_, new),) = urls.rewrite([(name.encode(), value.encode())])
     return new.decode()
 
@@ -58,6 +59,53 @@ def test_a_url_is_resolved_against_the_services_own(sent: str, passed_on: str) -
     assert rewritten("link", f'<{sent}>; rel="next"') == f'<{passed_on}>; rel="next"'
     assert rewritten("refresh", f"5;URL='{sent}'") == f"5; url={passed_on}"
     assert rewritten("refresh", f"5;{sent}") == f"5; url={passed_on}"
+
+
+@pytest.mark.parametrize(
+    ("sent", "passed_on"),
+    [
+        ("more?page=2#top", "https://api.test/v1/more?page=2#top"),
+        ("?page=2", "https://api.test/v1/notes?page=2"),
+        ("//api.test/x", "https://api.test/x"),
+        ("HTTPS://PAY.test:443/x", "https://pay.test/x"),
+        ("///pay.test/x", "https://api.test/pay.test/x"),
+        ("/\\pay.test/x", "https://api.test/%5Cpay.test/x"),
+        ("\\/pay.test/x", "https://api.test/v1/%5C/pay.test/x"),
+        ("\\\\pay.test/x", "https://api.test/v1/%5C%5Cpay.test/x"),
+        ("/\t/pay.test/x", "https://api.test/%09/pay.test/x"),
+        ("\x00//pay.test/x", "https://api.test/v1/%00/pay.test/x"),
+        ("ht\ttps://pay.test/x", "https://api.test/v1/ht%09tps:/pay.test/x"),
+    ],
+)
+def test_through_the_proxy_each_url_is_absolute(sent: str, passed_on: str) -> None:
+    """A relative URL that some programs read as another host's is the service's."""
+    assert rewritten("location", sent, None) == passed_on
+    assert rewritten("content-location", sent, None) == passed_on
+    assert rewritten("link", f'<{sent}>; rel="next"', None).startswith(f"<{passed_on}>")
+    assert rewritten("refresh", f"5;URL='{sent}'", None) == f"5; url={passed_on}"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https:/pay.test/x", "https:pay.test", "https:\\\\pay.test/x", "//p%61y.test/"],
+)
+def test_through_the_proxy_an_unclear_host_is_refused(url: str) -> None:
+    """An absolute URL whose host programs read in different ways is 502."""
+    with pytest.raises(UpstreamError):
+        rewritten("location", url, None)
+
+
+@given(st.text(alphabet="ahtpsy/.:\\%?#@;127 \t\0", max_size=40))
+def test_no_relative_url_reaches_a_client_of_the_proxy(value: str) -> None:
+    """It gets a URL of another scheme, or an absolute one with one plain host."""
+    try:
+        url = rewritten("location", value, None)
+    except UpstreamError:
+        return
+    if url.lower().startswith("http"):
+        assert re.match(r"https?://[a-z0-9.-]+(:[1-9][0-9]*)?/[^\\\s]*$", url)
+    else:
+        assert re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", url)
 
 
 @pytest.mark.parametrize(

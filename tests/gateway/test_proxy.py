@@ -280,7 +280,8 @@ async def test_no_service_redirects_a_request_to_another_service(
 ) -> None:
     """The proxy's password goes along, so AgentVault would attach that credential.
 
-    A read may be redirected to another port of its host.
+    A read may be redirected to another port of its host. A relative URL, of which some
+    programs read another host, reaches the client as an absolute one of the service.
     """
     same = proxied.at.partition(":")[0]
     await proxied.stand.service(name="other", origin=f"http://{same}:8080")
@@ -293,17 +294,23 @@ async def test_no_service_redirects_a_request_to_another_service(
     proxied.secure.answer = redirect
     ports = proxied.stand.upstream.port, proxied.stand.listener.port
     away = [b"http://127.0.0.1:%d/pay/mallory" % one for one in ports]
-    for to[0], stays in (
-        *((one, False) for one in (*away, away[0].replace(b"http:", b""))),
-        (f"http://{same}:8080/pay/mallory".encode(), method == b"GET"),
-        *((one, True) for one in (b"/other", b"https://elsewhere.test/x")),
-        (f"https://{proxied.at}/other".encode(), True),
+    own, pay = f"https://{proxied.at}".encode(), away[0].removeprefix(b"http://")
+    for to[0], read, stays in (
+        *((one, one, False) for one in away),
+        (away[0].removeprefix(b"http:"), b"https://" + pay, False),
+        (one := f"http://{same}:8080/pay/mallory".encode(), one, method == b"GET"),
+        (b"https://elsewhere.test/x", b"https://elsewhere.test/x", True),
+        (own + b"/other", own + b"/other", True),
+        (b"/other", own + b"/other", True),
+        (b"///" + pay, own + b"/" + pay, True),
+        (b"/\\" + pay, own + b"/%5C" + pay, True),
+        (b"/\t/" + pay, own + b"/%09/" + pay, True),
     ):
         length = b"Content-Length: 0\r\n" if method == b"POST" else b""
         reply = await proxied.ask(get(more=length).replace(b"GET", method, 1))
         passes = stays or status == b"201"
         assert reply.startswith(b"HTTP/1.1 " + (status if passes else b"502")), reply
-        assert (to[0] in reply) is passes
+        assert (b"location: %s\r\n" % read in reply) is passes, (to, reply)
 
 
 async def test_without_a_live_token_of_the_user_agent_nothing_opens(
