@@ -108,12 +108,13 @@ def test_the_list_counts_down() -> None:
     cards = Cards(mirror)
 
     def card(agent: AgentRow) -> str:
-        return text(cards.draw(pen, "agentvault", agent, Attention(), (80, 3)))
+        drawn = text(cards.draw(pen, "agentvault", agent, Attention(), (80, 3)))
+        return " ".join(drawn.split())
 
-    assert "brief  ACTIVE  ends in 1:30" in card(brief)
+    assert "brief ACTIVE ends in 1:30" in card(brief)
     stand.clock.advance(1)
-    assert "brief  ACTIVE  ends in 1:29" in card(brief)
-    assert "deploy  TEMPLATE" in card(mirror.agents[template])
+    assert "brief ACTIVE ends in 1:29" in card(brief)
+    assert "deploy TEMPLATE" in card(mirror.agents[template])
 
 
 def test_templates_are_found_by_their_status() -> None:
