@@ -59,7 +59,37 @@ may ignore the rest, as servlet containers do."""
 _SEPARATORS: Final = re.compile("([/:])")
 _OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
 """Resources that are their own fold, as most are, unless they have an `_ODD_NUMBER`."""
-_ODD_NUMBER: Final = re.compile(r"(?:^|[:/])(?:-0|0[0-9xbo_]|-?[0-9]+[_e]|-?[0-9]{16})")
+_ODD_NUMBER: Final = re.compile(
+    r"(?:^|[:/])(?:-0|0[0-9xbo_]|-?[0-9]+[_e]|-?[0-9]{16}|[0-9]{8}-|[0-9a-f]{32}"
+    r"|(?![0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?:$|/))"
+    r"[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+-[0-9a-f]+(?:$|/))"
+)
+_UUID: Final = re.compile(
+    r"([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})"
+    r"|([0-9a-f]+)-([0-9a-f]+)-(0+|[0-9a-f]{4,})-(0+|[0-9a-f]{4,})-([0-9a-f]+)"
+)
+"""A UUID (RFC 9562), or five groups that Java's ``UUID.fromString`` reads as one: it
+pads short groups, and drops what is too much at the front of long ones. The third and
+fourth begin with version and variant, so they are short only if they are zero: that
+leaves ``2026-12-01-10-30`` out."""
+_GROUPS: Final = (8, 4, 4, 4, 12)
+_LONGEST_UUID: Final = 36
+_BRACES: Final = "{}()"
+"""Around a UUID, to .NET, PostgreSQL and Python."""
+_URN: Final = re.compile(
+    r"(?<=[/:])(?<![/:]urn:)(?<![/:]uuid:)(?:urn:|uuid:)++"
+    r"(?=[{(]*+[0-9a-f]++(?:-[0-9a-f]++)*+[)}]*+(?:$|[/:]))"
+)
+_URN_WORD: Final = re.compile("urn:|uuid:", re.IGNORECASE)
+_ODD_UUID: Final = re.compile(
+    r"(?<![^/:])(?<![/:]urn:)(?<![/:]uuid:)(?:urn:|uuid:)*+[{(]*+"
+    r"(?!(?:[0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[)}]*(?![^/:]))"
+    r"(?:0x[0-9a-f]+,"
+    r"|((?:0x)?(?:(?:urn:|uuid:)*+[0-9a-f_+]-*+){30,32})[)}]*+(?![^/:]))",
+    re.IGNORECASE,
+)
+"""32 digits with hyphens, ``_``, ``+`` or ``0x`` where RFC 9562 has none, as Python's
+`UUID` and PostgreSQL take some of them, and .NET's form with ``0x`` and commas."""
 _NUMBER: Final = re.compile(
     r"[+-]?(?:0x[0-9a-f]{1,16}|0b[01]{1,64}|0o[0-7]{1,22}"
     r"|[0-9][0-9_]{0,39}(?:\.[0-9]{0,20})?(?:e[+-]?[0-9]{1,2})?)"
@@ -92,12 +122,12 @@ def canonical(text: str) -> str | None:
         empty, ``.`` and ``..`` segments; in a URL also a fragment (RFC 8707 section 2),
         an empty query, an account, a port that goes without saying (RFC 3986 section
         6.2.3), a host that has other spellings, and fewer or more than two slashes
-        before the host.
+        before the host; and in a UUID hyphens at other places than RFC 9562 has them.
     """
     if len(text) > LONGEST:
         return None
     if _SETTLED.fullmatch(text):
-        return text
+        return None if _has_odd_uuid(text) else text
     try:
         text = _composed(_ESCAPES.sub(_decoded, text))
     except ValueError:
@@ -142,9 +172,10 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     Case, escapes, look-alike and hidden characters, blanks, the missing ``s`` of
     ``http`` and ``ws``, repeated slashes, dot
     segments, a slash at the end, path parameters, and a dot or one of *same_as* at the
-    end of a segment are folded. A segment that is a whole number is written in plain
-    digits: ``042``, ``+42``, ``42.0``, ``420e-1``, ``4_2`` and ``0x2a`` are ``42``; one
-    above 2^53 is rounded to a double. The fold of a fold is itself. Two resources with
+    end of a segment are folded. A UUID has four hyphens, as in RFC 9562, and no braces
+    or ``urn:uuid:``. A segment that is a whole number is written in plain digits:
+    ``042``, ``+42``, ``42.0``, ``420e-1``, ``4_2`` and ``0x2a`` are ``42``; one above
+    2^53 is rounded to a double. The fold of a fold is itself. Two resources with
     the same fold may be the same to a resource server. The fold can make an answer
     stricter, never milder.
 
@@ -263,16 +294,30 @@ def _without_ending(segment: str, same_as: tuple[str, ...], least: int) -> str:
 
 
 def _with_plain_numbers(text: str, *, begins: bool = True, ends: bool = True) -> str:
-    """Write segments that are whole numbers in plain digits.
+    """Write whole numbers in plain digits, and UUIDs as in RFC 9562.
 
-    In a pattern a segment next to a wildcard may go on, so it stays as it is.
+    In a pattern a segment next to a wildcard may go on, so it stays as it is. A UUID
+    whose digits are a number is that number.
     """
-    pieces = _SEPARATORS.split(text)
+    pieces = _SEPARATORS.split(_URN.sub("", text))
     first, last = (0 if begins else 2), len(pieces) - (0 if ends else 1)
     for index in range(first, last, 2):
-        if _NUMBER.fullmatch(pieces[index]):
-            pieces[index] = _plain_number(pieces[index])
+        groups = _uuid_groups(pieces[index])
+        digits = "".join(groups) or pieces[index]
+        if _NUMBER.fullmatch(digits):
+            pieces[index] = _plain_number(digits)
+        elif groups:
+            pieces[index] = "-".join(groups)
     return "".join(pieces)
+
+
+def _uuid_groups(segment: str) -> list[str]:
+    """Return the five groups of digits of a UUID; none of any other name."""
+    match = _UUID.fullmatch(segment.strip(_BRACES))
+    if match is None or len(segment.strip(_BRACES)) > _LONGEST_UUID:
+        return []
+    groups = (one for one in match.groups() if one is not None)
+    return [one[-size:].zfill(size) for one, size in zip(groups, _GROUPS, strict=True)]
 
 
 def _plain_number(text: str) -> str:
@@ -402,4 +447,15 @@ def _is_plain(text: str, path: int) -> bool:
         if kind in _HIDDEN or (kind == "Zs" and character != " "):
             return False
     segments = re.split(r"[/:]", text[path:].partition("?")[0])
-    return not any(map(_DOTS.fullmatch, segments)) and "//" not in text[path:]
+    if any(map(_DOTS.fullmatch, segments)) or "//" in text[path:]:
+        return False
+    return not _has_odd_uuid(text)
+
+
+def _has_odd_uuid(text: str) -> bool:
+    """Check whether a name of *text* is a UUID that programs read in several ways."""
+    for match in _ODD_UUID.finditer(text):
+        digits = match[1]
+        if digits is None or len(_URN_WORD.sub("", digits).replace("-", "")) == 32:
+            return True
+    return False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -262,3 +264,71 @@ def test_suffixes_are_found_by_what_a_resource_begins_with() -> None:
     same_as.put([(["files:"], [".txt"])])
     assert same_as.of("github:acme/repo") == ()
     assert same_as.of("files:a.txt") == (".txt",)
+
+
+UUID = "550e8400-e29b-41d4-a716-446655440000"
+ZERO = "00000000-0000-0000-0000-000000000042"
+
+
+@pytest.mark.parametrize(
+    ("spelling", "uuid"),
+    [
+        *((one, UUID) for one in (UUID, UUID.upper(), UUID.replace("-", ""))),
+        *((one, UUID) for one in (f"{{{UUID}}}", f"({UUID})", f"%7B{UUID}%7D")),
+        *((one, UUID) for one in (f"urn:uuid:{UUID}", f"uuid:{UUID}", f"urn:{UUID}")),
+        *((f"{UUID}{end}", UUID) for end in (".json", "/", ";v=1")),
+        *((one, ZERO) for one in (ZERO.replace("-", ""), "0-0-0-0-42", "42")),
+        ("5e-e29b-41d4-a716-1", "0000005e-e29b-41d4-a716-000000000001"),
+        ("f0000005e-e29b-41d4-a716-1", "0000005e-e29b-41d4-a716-000000000001"),
+    ],
+)
+def test_spellings_of_a_uuid_name_one_resource(spelling: str, uuid: str) -> None:
+    """Python, PostgreSQL, .NET, Go and Java each read several of them as one UUID."""
+    for begin in ("rec:", "rec:a/"):
+        fold = reads_like(f"{begin}{spelling}", (".json",))
+        assert fold == reads_like(f"{begin}{uuid}")
+        assert reads_like(fold) == fold
+
+
+@pytest.mark.parametrize(
+    "name", ["2026-12-01-10-30", "1-2-3", "d41d8cd98f00b204", "a-b"]
+)
+def test_a_name_that_is_no_uuid_stays(name: str) -> None:
+    """A time with hyphens, or fewer digits, is no UUID."""
+    assert canonical(f"rec:{name}") == reads_like(f"rec:{name}") == f"rec:{name}"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "550e-8400-e29b-41d4-a716-4466-5544-0000",
+        "550e840-0e29b-41d4-a716-446655440000",
+        "{550e8400e29b-41d4a716-446655440000}",
+        "urn:uuid:550e8400-e29b41d4-a716446655440000",
+        "55urn:0e8400-e29b-41d4-a716-446655440000",
+        "+50e8400e29b41d4a716446655440000",
+        "5_0e8400e29b41d4a71644665544000_",
+        "0x0e8400e29b41d4a716446655440000",
+        "{0x550e8400,0xe29b,0x41d4,{0xa7,0x16,0x44,0x66,0x55,0x44,0x00,0x00}}",
+    ],
+)
+def test_a_uuid_with_marks_in_other_places_has_no_form(name: str) -> None:
+    """Programs that count groups read another one than those that count digits."""
+    assert canonical(f"rec:{name}") is None
+    assert canonical(f"rec:{name.upper()}/x") is None
+
+
+def test_a_pattern_of_uuids_matches_their_fold() -> None:
+    """A prefix of the usual spelling is one of the fold."""
+    begin = fold_pattern(("rec:550e8400-", ""))[0]
+    assert reads_like("rec:550E8400E29B41D4A716446655440000").startswith(begin)
+
+
+@pytest.mark.parametrize("unit", ["urn:", "uuid:", "0-", "{", "a", "0x0,", "1-2-3-4-5"])
+def test_a_long_name_is_compared_in_linear_time(unit: str) -> None:
+    """An agent chooses it, and others wait for the event loop."""
+    text = "rec:" + unit * (8_000 // len(unit))
+    began = time.process_time()
+    canonical(text)
+    reads_like(f"{text}/x")
+    assert time.process_time() - began < 0.5
