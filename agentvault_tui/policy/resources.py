@@ -69,7 +69,7 @@ _UUID: Final = re.compile(
     r"|([0-9a-f]+)-([0-9a-f]+)-(0+|[0-9a-f]{4,})-(0+|[0-9a-f]{4,})-([0-9a-f]+)"
 )
 """A UUID (RFC 9562), or five groups that Java's ``UUID.fromString`` reads as one: it
-pads short groups, and drops what is too much at the front of long ones. The third and
+pads short groups, and drops the surplus digits at the front of long ones. The third and
 fourth begin with version and variant, so they are short only if they are zero: that
 leaves ``2026-12-01-10-30`` out."""
 _GROUPS: Final = (8, 4, 4, 4, 12)
