@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeGuard
@@ -28,6 +28,7 @@ from agentvault_tui.gateway.mcp.messages import (
     mismatch,
     read_answer,
 )
+from agentvault_tui.gateway.sources import find_member
 from agentvault_tui.model import AgentId
 from agentvault_tui.text import visible
 from agentvault_tui.web.reply import Header, decode_header, encode_header
@@ -50,6 +51,10 @@ _QUICK: Final = 4
 _DEPTH: Final = 32
 _ANNOTATION: Final = "x-mcp-header"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
+_ELSEWHERE: Final = frozenset(
+    ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
+)
+"""Keywords whose schemas may declare further members of the same object."""
 _NUMBER: Final = re.compile(r"-?[0-9]{1,32}(?:\.[0-9]{1,32})?")
 
 _UNREADABLE: Final = (
@@ -67,9 +72,11 @@ class ArgumentShape(NamedTuple):
     closed: bool
     """Whether it allows no other members."""
     items: ArgumentShape | None
+    known: bool
+    """Whether *members* are all that the tool reads, also if it allows others."""
 
 
-_OPEN: Final = ArgumentShape({}, closed=False, items=None)
+_OPEN: Final = ArgumentShape({}, closed=False, items=None, known=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +87,21 @@ class ToolSchema:
     headers: Mapping[bytes, Path]
     """By header: the path of the argument that it repeats."""
 
-    def check(self, arguments: Mapping[str, Any]) -> None:
+    def check(self, arguments: Mapping[str, Any], paths: Iterable[Path] = ()) -> None:
         """Refuse arguments that a closed schema does not declare.
 
         A text where it declares an object or a list is read as the server may do.
 
+        Args:
+            arguments: of the call.
+            paths: of the arguments that the action is read from. An open schema must
+                declare them, too: the tool would act on others.
+
         Raises:
             McpError: -32602.
         """
+        for path in paths:
+            self._check_path(arguments, path)
         waiting: list[tuple[ArgumentShape, Any, str]] = [(self.shape, arguments, "")]
         while waiting:
             shape, value, where = waiting.pop()
@@ -102,11 +116,27 @@ class ToolSchema:
                     if inner is not None:
                         waiting.append((inner, one, f"{where}/{name}"))
                     elif shape.closed:
-                        shown = visible(f"{where}/{name}", 120)
-                        text = f"the tool declares no argument {shown}"
-                        raise McpError(INVALID_PARAMS, text)
+                        raise _undeclared(f"{where}/{name}")
             elif isinstance(value, list) and shape.items is not None:
                 waiting += [(shape.items, one, where) for one in value]
+
+    def _check_path(self, arguments: Mapping[str, Any], path: Path) -> None:
+        """Refuse an argument on *path* that the tool does not read.
+
+        Raises:
+            McpError: -32602.
+        """
+        shape = self.shape
+        for depth, name in enumerate(path):
+            value = find_member(arguments, path[:depth])
+            if isinstance(value, list):
+                shape = shape.items or _OPEN
+            elif not isinstance(value, dict) or name not in value:
+                return
+            elif shape.known and name not in shape.members:
+                raise _undeclared("/" + "/".join(path[: depth + 1]))
+            else:
+                shape = shape.members.get(name, _OPEN)
 
     def check_headers(
         self, headers: Sequence[Header], arguments: Mapping[str, Any]
@@ -248,6 +278,11 @@ def read_page(result: bytes) -> tuple[dict[str, ToolSchema], str | None]:
     return schemas, member_of(members, "nextCursor", str)
 
 
+def _undeclared(pointer: str) -> McpError:
+    text = f"the tool declares no argument {visible(pointer, 120)}"
+    return McpError(INVALID_PARAMS, text)
+
+
 def read_schema(schema: object) -> ToolSchema:
     """Read an ``inputSchema``; one that is no object is open."""
     headers: dict[bytes, Path] = {}
@@ -272,10 +307,16 @@ def _shape(schema: object, depth: int) -> ArgumentShape:
         & schema.keys()
     )
     members = properties.items() if readable else ()
+    other = schema.get("additionalProperties", False)
     shape = ArgumentShape(
         {name: _shape(one, depth - 1) for name, one in members},
         closed=readable and schema.get("additionalProperties") is False,
         items=_shape(items, depth - 1) if isinstance(items, dict) else None,
+        # A tool that declares none, and takes others, reads those.
+        known=readable
+        and "properties" in schema
+        and bool(properties or other is False)
+        and _ELSEWHERE.isdisjoint(schema),
     )
     return _OPEN if shape == _OPEN else shape  # one object is copied once
 

@@ -147,7 +147,7 @@ class McpCalls:
         rule = server.rule_of(tool, message.method)
         action = await self._read_action(incoming, rule, tool, detail)
         if is_tool:
-            await self._check_schema(incoming)
+            await self._check_schema(incoming, rule)
         described = _described(message.method, tool, detail, server.sha256)
         wait, retry = _waiting(incoming)
 
@@ -213,18 +213,25 @@ class McpCalls:
             about = Action((rule.scope,), rule.scope) if rule else _NOTHING
             await self._admission.refuse(incoming.caller, refusal, about, detail)
 
-    async def _check_schema(self, message: AskedMessage) -> None:
+    async def _check_schema(self, message: AskedMessage, rule: ToolRule | None) -> None:
         """Check a call against the schema of its tool, if its server lists one.
 
+        Args:
+            message: of the call.
+            rule: of the call, which may name the arguments of several tools.
+
         Raises:
-            McpError: it has an argument that a closed schema does not declare, or a
-                header that differs from the argument that it repeats.
+            McpError: it has an argument that a closed schema does not declare, or from
+                which it was decided and that its tool does not declare; or a header
+                that differs from the argument that it repeats.
             CallRefusedError: see `McpRelay.read_schema`.
         """
         await message.attended(self._relay.read_schema(message))
         if (schema := message.schema) is not None:
             arguments, weight = message.message.arguments, message.message.size // 8
-            await read_apart(message.agent.id, weight, schema.check, arguments)
+            await read_apart(
+                message.agent.id, weight, schema.check, arguments, paths_of(rule)
+            )
             if message.modern:
                 schema.check_headers(message.headers, arguments)
 

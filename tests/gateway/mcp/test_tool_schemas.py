@@ -299,3 +299,46 @@ def test_a_text_is_checked_as_the_object_that_a_tool_takes(
         return
     with pytest.raises(McpError):
         schema.check({"options": options})
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments", "path", "passes"),
+    [
+        (OPEN, {"path": "/a", "other": 1}, ("path",), True),
+        (OPEN, {"path": "/a", "other": 1}, ("other",), False),
+        (OPEN, {"path": "/a"}, ("other",), True),
+        ({**OPEN, "additionalProperties": True}, {"other": 1}, ("other",), False),
+        ({"properties": {}}, {"other": 1}, ("other",), False),
+        ({"properties": {}, "additionalProperties": True}, {"o": 1}, ("o",), True),
+        ({"type": "object"}, {"other": 1}, ("other",), True),
+        ({**OPEN, "anyOf": [{"properties": {"o": {}}}]}, {"o": 1}, ("o",), True),
+        ({**OPEN, "$ref": "#/$defs/x"}, {"other": 1}, ("other",), True),
+        (None, {"other": 1}, ("other",), True),
+        ({"properties": {"to": OPEN}}, {"to": {"x": 1}}, ("to", "x"), False),
+        ({"properties": {"to": OPEN}}, {"to": {"path": 1}}, ("to", "path"), True),
+        ({"properties": {"l": {"items": OPEN}}}, {"l": [{"x": 1}]}, (*"l0x",), False),
+    ],
+)
+def test_an_argument_that_decides_is_one_that_the_tool_declares(
+    schema: Any, arguments: dict[str, Any], path: tuple[str, ...], passes: bool
+) -> None:
+    """The tool would act on another one; where the schema is unclear, it is open."""
+    read = read_schema(schema)
+    read.check(arguments)
+    if passes:
+        read.check(arguments, [path])
+        return
+    with pytest.raises(McpError) as refused:
+        read.check(arguments, [path])
+    assert refused.value.code == -32602
+
+
+async def test_a_decoy_for_a_pattern_of_tools_is_refused(
+    mcp: McpStand, server: Server
+) -> None:
+    """The pattern's ``{path}`` is no argument of this tool, which reads ``paths``."""
+    many = {"type": "object", "properties": {"paths": {"type": "array"}}}
+    server.tools = [{"name": "read_file", "inputSchema": many}]
+    client = await mcp.client("modern")
+    assert await code_of(client, paths=["/secret"]) == -32602
+    assert not sent(mcp, "tools/call")
