@@ -292,7 +292,11 @@ def _placed(
     code = [os.path.dirname(os.path.dirname(__file__))]  # noqa: PTH120 - no import more
     if sys.prefix != sys.base_prefix:
         code.append(sys.prefix)  # a virtual environment, maybe the project's own
-    places = PathLocator(call.cwd, roots, ours, os.environ, host.folder, code=code)
+    places = PathLocator(
+        *(call.cwd, roots, ours, os.environ, host.folder),
+        code=code,
+        searches=call.tool in host.searching,
+    )
     paths = places.of_arguments(call.arguments)
     reached = next((text for name, text, _, place in paths if place.where == VAULT), "")
     for name in ("command", "cmd"):

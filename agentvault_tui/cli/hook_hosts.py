@@ -85,6 +85,9 @@ class HostWire(NamedTuple):
     elsewhere: bool = False
     """Whether a command may run in another folder than the stated one: the shell
     persists (Copilot CLI), or the hook does not get `workdir` (Codex)."""
+    searching: frozenset[str] = frozenset()
+    """Tools that edit another file of the project with the same name if the one that
+    a relative path names is missing."""
     prose: Mapping[str, str] = {}
     """By tool, the argument that holds the model's own words about the call, which
     nothing acts on."""
@@ -382,6 +385,7 @@ HOSTS: Final = {
         frozenset({"command", "description", "is_background"}),
         "dir_path",
         "GEMINI_PROJECT_DIR",
+        searching=frozenset({"replace"}),
         prose={"run_shell_command": "description"},
     ),
     "copilot": HostWire(

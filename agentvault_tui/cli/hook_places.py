@@ -14,11 +14,12 @@ import fnmatch
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from itertools import islice, pairwise
 from pathlib import PurePath
 from typing import Final, NamedTuple
+from urllib.parse import unquote
 
 from agentvault_tui.cli import hook_repository
 from agentvault_tui.shell_line import SimpleCommand, parse_line
@@ -98,6 +99,8 @@ _OF_GITHUB: Final = re.compile(r"copilot.*|agents|hooks|lsp\.json|plugin|skills"
 """Below ``.github``: files from which Copilot takes programs."""
 
 
+_MOST_READINGS: Final = 16
+_URL_SCHEME: Final = re.compile(r"(?:file:|[a-z][a-z0-9+.-]*:/)/*", re.IGNORECASE)
 _OF_PROCESS: Final = re.compile(r"//?(?:proc|dev/fd|dev/std[a-z]+)(?:/|$)")
 """Paths that lead elsewhere in another process: ``/proc/self/cwd`` (proc(5))."""
 _WORKTREE: Final = re.compile(r"/\.claude/worktrees/(?=[^/.])")
@@ -143,6 +146,7 @@ class PathLocator:
         folder: str = "",
         *,
         code: Iterable[str] = (),
+        searches: bool = False,
     ) -> None:
         """Resolve against *cwd*.
 
@@ -153,7 +157,9 @@ class PathLocator:
             environ: the host's environment.
             folder: the argument with the folder that a glob starts from.
             code: folders from which the hook itself takes its program.
+            searches: see `HostWire.searching`.
         """
+        self._searches = searches
         self._folder = folder
         self._environ = environ
         self.cwd = os.path.realpath(cwd) if os.path.isabs(cwd) else ""
@@ -197,6 +203,37 @@ class PathLocator:
         if place.where != VAULT and _OF_PROCESS.match(lexical):
             return place._replace(where=UNKNOWN)
         return place
+
+    def of_argument(
+        self, stated: str, read: Callable[[str], PathLocation] | None = None
+    ) -> PathLocation:
+        """Return where a path or pattern leads that the host itself reads.
+
+        Args:
+            stated: the text of an argument.
+            read: returns the place of one reading; left out: `of`.
+
+        Returns:
+            the place; `UNKNOWN` if hosts read the text in several ways. Then it
+            configures if one of the readings does.
+        """
+        readings = _readings(stated)
+        places = [(read or self.of)(one) for one in readings]
+        searched = (
+            self._searches
+            and not os.path.isabs(stated)
+            and not os.path.lexists(os.path.join(self.cwd, stated))
+        )
+        if len(readings) == 1 and not searched:
+            return places[0]
+        in_vault = (one for one in places if one.where == VAULT)
+        configures = (
+            searched
+            or len(readings) > _MOST_READINGS
+            or any(one.configures for one in places)
+            or any(map(_names_configuration, readings))
+        )
+        return next(in_vault, PathLocation(stated, UNKNOWN, configures))
 
     def of_pattern(self, pattern: str, base: str | None = None) -> PathLocation:
         """Return the places of all matches of a glob, if these can be known.
@@ -287,9 +324,12 @@ class PathLocator:
                     continue
                 if len(places) >= MOST_PLACES:
                     return places
-                places.append((name, text, False, self.of(text)))
+                places.append((name, text, False, self.of_argument(text)))
                 if _NAMES_GLOBS.search(name) or _GLOB.search(text):
-                    places.append((name, text, True, self.of_pattern(text, base)))
+                    glob = self.of_argument(
+                        text, lambda one: self.of_pattern(one, base)
+                    )
+                    places.append((name, text, True, glob))
         return places
 
     def base_of(self, arguments: Mapping[str, object]) -> str:
@@ -303,7 +343,7 @@ class PathLocator:
         stated = arguments[named[0]]
         if named != [self._folder] or not isinstance(stated, str):
             return ""
-        place = self.of(stated)
+        place = self.of_argument(stated)
         return "" if place.where == UNKNOWN else place.resolved
 
     def of_line(self, line: str, base: str) -> tuple[PlacedCommand, ...] | None:
@@ -442,6 +482,27 @@ class PathLocator:
             except (OSError, ValueError):
                 self._stats[path] = None
         return self._stats[path]
+
+
+def _readings(stated: str) -> list[str]:
+    """Return a path as hosts may read it: as it is, and as they rewrite it.
+
+    Gemini CLI drops NUL and a leading ``@`` with the slashes after it, and decodes
+    escapes of URLs. VS Code parses a text that is no absolute path as a URL.
+    """
+    readings = [stated]
+    for one in readings:
+        marked = one.removeprefix("@")
+        forms = (
+            "".join(filter(str.isprintable, one)).strip(),
+            *((marked, marked.lstrip("/\\")) if marked != one else ()),
+            _URL_SCHEME.sub("/", one, count=1) if _URL_SCHEME.match(one) else one,
+            unquote(one),
+        )
+        readings += [form for form in dict.fromkeys(forms) if form not in readings]
+        if len(readings) > _MOST_READINGS:
+            break
+    return [one for one in readings if one] or [stated]
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -103,6 +103,71 @@ def test_what_programs_read_in_several_ways_is_not_known(
     assert places(project).of(stated).where == UNKNOWN
 
 
+@pytest.mark.parametrize(
+    ("stated", "where", "configures"),
+    [
+        *((one, UNKNOWN, False) for one in ("@src/a.py", "src/%61.py", "@/etc/passwd")),
+        *((one, UNKNOWN, False) for one in ("file:src/a.py", "src/a%2Fb", "x\0")),
+        ("@.gemini/settings.json", UNKNOWN, True),
+        ("@/.gemini/settings.json", UNKNOWN, True),
+        ("%2egemini/settings.json", UNKNOWN, True),
+        (".%67emini/settings.json", UNKNOWN, True),
+        ("@%2eenvrc", UNKNOWN, True),
+        ("%40.envrc", UNKNOWN, True),
+        ("%252egemini/settings.json", UNKNOWN, True),
+        ("%" + "25" * 40 + "2egemini/settings.json", UNKNOWN, True),
+        (".gem\0ini/settings.json", UNKNOWN, True),
+        ("@hooks%6cink/x", UNKNOWN, True),
+        (" .envrc", UNKNOWN, True),
+        ("file:.vscode/tasks.json", UNKNOWN, True),
+        ("file:///x/%2evscode/tasks.json", UNKNOWN, True),
+        *((one, VAULT, False) for one in ("@../vault/x", "%2e%2e/vault/x", "@ours/x")),
+        ("%6furs/x", VAULT, False),
+        ("src/100%.md", PROJECT, False),
+        ("src/@types/a.ts", PROJECT, False),
+        ("100%zz", PROJECT, False),
+    ],
+)
+def test_a_path_that_a_host_rewrites_counts_in_each_reading(
+    project: Path, stated: str, where: str, configures: bool
+) -> None:
+    """Gemini CLI drops a leading `@` and NUL, and decodes escapes of URLs.
+
+    The place is not known then, and the strictest reading counts, of a glob as well. In
+    a command line such a word is the program's, which takes it as it is.
+    """
+    (project / ".git" / "hooks").mkdir(parents=True)
+    (project / "hookslink").symlink_to(".git/hooks")
+    found = places(project)
+    place = found.of_argument(stated)
+    assert (place.where, place.configures) == (where, configures)
+    named = found.of_arguments({"include": [stated]})
+    assert {(one.where, one.configures) for *_, one in named[1:]} == {
+        (where, configures)
+    }
+    assert (command := line(project, "cat @src/a.py"))
+    assert command[0].places[0][1].where == PROJECT
+
+
+@pytest.mark.parametrize("base", ["@src", "%73rc"])
+def test_a_folder_that_a_host_rewrites_is_no_start(project: Path, base: str) -> None:
+    """Globs from it could lead anywhere."""
+    found = places(project).of_arguments({"path": base, "pattern": "*.py"})
+    named = {(name, glob): place for name, _, glob, place in found}
+    assert named["", False].where == named["pattern", True].where == UNKNOWN
+
+
+def test_a_missing_file_that_a_host_searches_for_may_be_any(project: Path) -> None:
+    """Gemini's `replace` takes `.gemini/settings.json` for `settings.json`."""
+    vault = [project.parent / "vault"]
+    found = PathLocator(str(project), [str(project)], vault, {}, searches=True)
+    place = found.of_argument("settings.json")
+    assert (place.where, place.configures) == (UNKNOWN, True)
+    for stated in ("src/a.py", str(project / "settings.json")):
+        place = found.of_argument(stated)
+        assert (place.where, place.configures) == (PROJECT, False)
+
+
 def test_without_a_folder_a_relative_path_is_not_known(project: Path) -> None:
     """A host that tells no folder, or no absolute one, leaves it open."""
     for cwd in ("", "src"):

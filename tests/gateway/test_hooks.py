@@ -580,6 +580,19 @@ async def test_several_files_of_gemini_are_each_a_resource(
     ]
 
 
+async def test_a_file_that_gemini_searches_for_may_be_its_configuration(
+    bench: Bench, agent: Agent, project: Path
+) -> None:
+    """Its `replace` edits `.gemini/settings.json` if there is no `settings.json`."""
+    given = {"file_path": "settings.json", "old_string": "a", "new_string": "b"}
+    for absent in (True, False):
+        call = call_in(project, "replace", **given) | {"hook_event_name": "BeforeTool"}
+        _, out, _ = await run(bench, call, "gemini")
+        assert (json.loads(out)["decision"] == "deny") is absent
+        assert ("configure:host" in out) is absent
+        (project / "settings.json").touch()
+
+
 @pytest.mark.parametrize(
     ("tool", "given"),
     [
@@ -591,6 +604,8 @@ async def test_several_files_of_gemini_are_each_a_resource(
         ("Write", {"file_path": "../elsewhere/x", "content": "y"}),
         ("Edit", {"file_path": "link", "old_string": "", "new_string": ""}),
         ("Read", {"file_path": "src/a.py", "absolute_path": "/etc/passwd"}),
+        ("Read", {"file_path": "@src/a.py"}),
+        ("Write", {"file_path": "src/%61.py", "content": "y"}),
     ],
 )
 async def test_a_path_outside_the_project_asks_a_person(
@@ -617,6 +632,8 @@ async def test_a_path_outside_the_project_asks_a_person(
         ".git/hooks/pre-commit",
         ".envrc",
         "x/.GIT/y",
+        "@.claude/settings.json",
+        "%2evscode/tasks.json",
     ],
 )
 async def test_an_edit_of_what_runs_later_configures_the_host(
@@ -631,8 +648,9 @@ async def test_an_edit_of_what_runs_later_configures_the_host(
     told = await asked(bench, call, agent=other.name)
     assert told["permissionDecision"] == "deny"
     assert bench.broker.stepups.open()[0].action == "configure:host"
-    read = call_in(project, "Read", file_path=path)
-    assert await asked(bench, read) == {}
+    if path[0] not in "@%":
+        read = call_in(project, "Read", file_path=path)
+        assert await asked(bench, read) == {}
 
 
 async def test_nothing_reaches_into_agentvaults_home(
@@ -647,6 +665,8 @@ async def test_nothing_reaches_into_agentvaults_home(
         call_in(project, "Write", file_path=str(home / "hosts/x.toml"), content="x"),
         call_in(project, "Glob", pattern=f"{home}/**"),
         call_in(project, "Grep", pattern="x", path="link"),
+        call_in(project, "Read", file_path=f"@{home}/config.toml"),
+        call_in(project, "Read", file_path="%6cink/keys/team.key"),
         shell(project, f"cat {home}/agentvault.db"),
         shell(project, "ls link"),
         shell(project, f"rm -rf {home}/*"),
