@@ -296,8 +296,8 @@ def _without_ending(segment: str, same_as: tuple[str, ...], least: int) -> str:
 def _with_plain_numbers(text: str, *, begins: bool = True, ends: bool = True) -> str:
     """Write whole numbers in plain digits, and UUIDs as in RFC 9562.
 
-    In a pattern a segment next to a wildcard may go on, so it stays as it is. A UUID
-    whose digits are a number is that number.
+    In a pattern a segment next to a wildcard may go on, so it stays as it is. If the
+    digits of a UUID are a number, it is that number.
     """
     pieces = _SEPARATORS.split(_URN.sub("", text))
     first, last = (0 if begins else 2), len(pieces) - (0 if ends else 1)
@@ -439,7 +439,7 @@ def _is_plain_authority(scheme: str, authority: str) -> bool:
 
 
 def _is_plain(text: str, path: int) -> bool:
-    """Check whether *text*, whose path starts there, has only one reading."""
+    """Check whether *text*, with its path at that index, has only one reading."""
     if text != text.strip() or any(odd in text for odd in ("  ", "\\", "%")):
         return False
     for character in text if not (text.isascii() and text.isprintable()) else "":

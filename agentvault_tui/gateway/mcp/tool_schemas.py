@@ -72,11 +72,11 @@ class ArgumentShape(NamedTuple):
     closed: bool
     """Whether it allows no other members."""
     items: ArgumentShape | None
-    known: bool
+    complete: bool
     """Whether *members* are all that the tool reads, also if it allows others."""
 
 
-_OPEN: Final = ArgumentShape({}, closed=False, items=None, known=False)
+_OPEN: Final = ArgumentShape({}, closed=False, items=None, complete=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class ToolSchema:
                 shape = shape.items or _OPEN
             elif not isinstance(value, dict) or name not in value:
                 return
-            elif shape.known and name not in shape.members:
+            elif shape.complete and name not in shape.members:
                 raise _undeclared("/" + "/".join(path[: depth + 1]))
             else:
                 shape = shape.members.get(name, _OPEN)
@@ -313,7 +313,7 @@ def _shape(schema: object, depth: int) -> ArgumentShape:
         closed=readable and schema.get("additionalProperties") is False,
         items=_shape(items, depth - 1) if isinstance(items, dict) else None,
         # A tool that declares none, and takes others, reads those.
-        known=readable
+        complete=readable
         and "properties" in schema
         and bool(properties or other is False)
         and _ELSEWHERE.isdisjoint(schema),
