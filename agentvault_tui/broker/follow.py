@@ -24,7 +24,11 @@ from agentvault_tui.broker.settings_record import differing_settings
 from agentvault_tui.broker.team import Team
 from agentvault_tui.broker.tenant_process import TenantProcess
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
-from agentvault_tui.broker.usecases.policy_change import POLICY, follow_policy
+from agentvault_tui.broker.usecases.policy_change import (
+    POLICY,
+    POLICY_CHANGED,
+    follow_policy,
+)
 from agentvault_tui.errors import ConflictError, LedgerError, RefusedError, SealedError
 from agentvault_tui.ledger import (
     Change,
@@ -101,8 +105,15 @@ def _follow_event(broker: Broker, event: Event) -> None:
     if event.actor.kind is ActorKind.AGENT and event.agent_id is not None:
         broker.registry.seen(event.agent_id, event.time)
     _count_again(broker, event)
-    if event.type is EventType.GATEWAY_RESULT and broker.extensions.gateway is not None:
-        broker.extensions.gateway.over(str(event.detail.get("call_id")))
+    gateway = broker.extensions.gateway
+    if event.type is EventType.GATEWAY_RESULT and gateway is not None:
+        gateway.over(str(event.detail.get("call_id")))
+    if (
+        event.type is EventType.TOKEN_REVOKED
+        and event.reason != POLICY_CHANGED  # a call under way was decided before
+        and gateway is not None
+    ):
+        gateway.cut_tokens({TokenId(str(event.detail.get("token_id")))})
     if event.type is EventType.TENANT_USER_CHANGED:
         sub = str(event.detail.get("sub"))
         people = broker.reaching.people

@@ -27,6 +27,7 @@ from support.gateway_stand import (
 from support.patience import PATIENT, until
 from support.postgres import Database
 
+from agentvault_tui.broker.usecases.ending import revoke_token
 from agentvault_tui.errors import StoreAwayError
 from agentvault_tui.gateway import team_calls
 from agentvault_tui.home import put_private
@@ -201,6 +202,27 @@ async def test_a_call_is_cut_from_any_broker_and_its_end_is_recorded_once(
     assert result.detail["ended"] == "cut"
     assert result.detail["cut_by"]["name"] == "uid 1000"
     assert result.reason == "call_cut"
+
+
+async def test_a_token_revoked_at_one_broker_ends_its_calls_at_the_others(
+    stands: list[Stand],
+) -> None:
+    """Only calls that were made with it; the agent's other ones go on."""
+    a, b, _ = stands
+    agent, headers = await agent_of(a)
+    (first,) = a.bench.broker.registry.tokens_of(agent.id)
+    other = await a.token(agent, "read:calendar")
+    async with (
+        streaming(a, {"Authorization": f"Bearer {other}"}) as goes_on,
+        streaming(a, headers) as stream,
+    ):
+        await lists(b, 2)
+        await revoke_token(b.bench.broker, first.id, "leaked", OPERATOR)
+        with pytest.raises(httpx.TransportError):
+            async for _ in stream:
+                pass
+        assert (await a.result()).detail["ended"] == "cut"
+        assert await anext(goes_on)
 
 
 async def test_a_call_that_no_broker_has_cannot_be_cut(stands: list[Stand]) -> None:
