@@ -12,13 +12,14 @@ import msgspec
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
+from agentvault_tui.broker.usecases.revoke import FAILED, restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Actor, AgentId, Draft, Event, EventType
 from agentvault_tui.operator_api.advice import AdviceInfo, HitRateInfo
+from agentvault_tui.text import visible
 
 _TYPES: Final = (
     EventType.ADVICE_APPLIED,
@@ -40,6 +41,8 @@ class _Taken:
     info: AdviceInfo
     status: str
     at: str
+    seq: int
+    by: Actor
 
 
 class Trials:
@@ -69,7 +72,9 @@ class Trials:
         except (msgspec.ValidationError, LookupError):
             return
         status = _STATUS[event.type]
-        self._taken[info.id] = _Taken(info, status, iso(event.time))
+        self._taken[info.id] = _Taken(
+            info, status, iso(event.time), event.seq, event.actor
+        )
         self.hits.applied += status == "on_trial"
         self.hits.given_back += status == "given_back"
 
@@ -172,6 +177,7 @@ class Trials:
 
         Raises:
             NotFoundError: there is no such advice, or it was not applied.
+            ConflictError: something else removed the same since.
         """
         taken = self._taken.get(advice_id)
         if taken is None or taken.status != "on_trial":
@@ -181,10 +187,14 @@ class Trials:
         if (rider := riding()) is not None:
             rider.more = (draft,)
         if change.ungrant:
+            await self.check_removed_by_trial(advice_id)
             again = frozenset(change.ungrant)
             await change_scopes(broker, taken.info.agent_id, again, _NONE, operator)
         elif change.revoke:
-            await restore_agent(broker, taken.info.agent_id, operator)
+            await restore_agent(
+                *(broker, taken.info.agent_id, operator),
+                check=lambda _: self.check_removed_by_trial(advice_id),
+            )
         elif (text := self.without_rule(advice_id)) is not None:
             reason = f"advice {advice_id} given back"
             await apply_policy(broker, {"policy": text}, operator, None, reason)
@@ -198,6 +208,46 @@ class Trials:
             if event.type is EventType.ADVICE_GIVEN_BACK:
                 self._learn(event)
         return self._info(self._taken[advice_id])
+
+    async def check_removed_by_trial(self, advice_id: str) -> None:
+        """Refuse to restore permissions that something else removed since the trial.
+
+        Args:
+            advice_id: advice that was applied; of other advice nothing is refused.
+
+        Raises:
+            ConflictError: another decision revoked the agent, or removed the scope.
+        """
+        taken = self._taken.get(advice_id)
+        if taken is None or taken.status != "on_trial" or taken.info.change.rule:
+            return
+        gone, revokes = set(taken.info.change.ungrant or ()), taken.info.change.revoke
+        kind = EventType.AGENT_REVOKED if revokes else EventType.AGENT_SCOPES_CHANGED
+        await self._broker.recording.cuts.record_missed()
+        await self._broker.ledger.confirm()
+        removals = list[Event]()
+        after: int | None = taken.seq
+        while after is not None:
+            query = EventQuery(
+                type=kind, agent=AgentId(taken.info.agent_id), after=after, limit=1000
+            )
+            page = await self._broker.ledger.events(query)
+            after = page.next
+            removals += (
+                one
+                for one in page.events
+                if one.reason != FAILED
+                and (revokes or not gone.isdisjoint(one.detail.get("ungranted", ())))
+            )
+        removals.sort(key=lambda one: one.seq)
+        if removals and removals[0].actor.id == taken.by.id:  # the trial's own
+            del removals[0]
+        if removals:
+            raise ConflictError(
+                f"{visible(removals[-1].actor.name, 60)} removed the same after"
+                f" {advice_id}, which does not end with its trial",
+                "agentvault agents restore, or agents grant",
+            )
 
     def without_rule(self, advice_id: str) -> str | None:
         """Return the policy without the rule of *advice_id*; None: it has none."""

@@ -27,7 +27,7 @@ from agentvault_tui.broker.riders import policy_changes
 from agentvault_tui.broker.secret_uses import OpenSecret
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.model import Actor, ChangedText, Event
+from agentvault_tui.model import Actor, AgentId, ChangedText, Event
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.advice import (
     AdviceInfo,
@@ -220,10 +220,13 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
         summary, subjects = f"give back what {about} took", [f"advice:{advice_id}"]
         wanted = Wanted(("agents",), summary, about, (*subjects,))
         if (taken := taken_by(advice_id)) is not None:
+            await trials.check_removed_by_trial(advice_id)
             # Of whoever is revoked again, or narrowed, meanwhile, nothing comes back.
             subjects += [f"agent:{taken.agent_id}"] if taken.agent_id else []
             subjects += ["policy"] if taken.change.rule else []
             kinds = ("policy",) if taken.change.rule else ("agents",)
+            agent = broker.registry.find_agent(AgentId(taken.agent_id))
+            summary += f" from {visible(agent.name, 60)}" if agent else ""
             details = {"agent": taken.agent_id, **to_builtins(taken.change)}
             texts = list[ChangedText]()
             if (text := trials.without_rule(advice_id)) is not None:

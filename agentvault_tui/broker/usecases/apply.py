@@ -30,6 +30,7 @@ from agentvault_tui.broker.usecases.apply_entries import (
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
 from agentvault_tui.broker.usecases.ending import InForce
 from agentvault_tui.broker.usecases.naming import changed_places
+from agentvault_tui.broker.usecases.own_restore import OWN
 from agentvault_tui.broker.usecases.policy_apply import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.register import registered_draft, registering
 from agentvault_tui.broker.usecases.revoke import (
@@ -43,7 +44,7 @@ from agentvault_tui.broker.usecases.scopes import (
     ungranting,
 )
 from agentvault_tui.errors import ConflictError, LedgerError, OvertakenError
-from agentvault_tui.ledger import Change, Meta
+from agentvault_tui.ledger import Change, EventQuery, Meta
 from agentvault_tui.ledger.canonical import canonical
 from agentvault_tui.model import (
     Actor,
@@ -73,7 +74,7 @@ class FilesPlan:
     digest: str
     changes: tuple[AgentChange, ...]
     pruned: tuple[Agent, ...]
-    """Agents to be revoked."""
+    """Agents to be revoked, also if they are revoked already: see `_just_revoked`."""
     gone: tuple[Agent, ...]
     """Agents that came by files, are served, and stand in none any more."""
     notes: tuple[str, ...]
@@ -185,7 +186,7 @@ async def plan_files(
     return FilesPlan(
         f"sha256:{digest}",
         tuple(changes),
-        pruned,
+        (*pruned, *await _just_revoked(broker, came - named, wanted.prune)),
         gone,
         tuple(notes),
         edits,
@@ -482,6 +483,26 @@ def _gone(registry: Registry, left: Iterable[str]) -> tuple[Agent, ...]:
     for one in [*gone.values()]:
         gone |= {each.id: each for each in registry.lifetimes.derived(one.id)}
     return tuple(sorted(gone.values(), key=lambda agent: agent.name))
+
+
+async def _just_revoked(
+    broker: Broker, left: Iterable[str], prune: int | UnsetType
+) -> tuple[Agent, ...]:
+    """Return the agents of *left* that the person who revoked them may restore alone.
+
+    The files end them for good, and that is another decision: it is recorded once.
+    """
+    if prune is UNSET:
+        return ()
+    revoked = list[Agent]()
+    for one in filter(None, map(broker.registry.find_agent, left)):
+        recent = broker.registry.lifetimes.revoked_within(one.id, OWN.total_seconds())
+        if one.status is AgentStatus.REVOKED and recent:
+            query = EventQuery(type=EventType.AGENT_REVOKED, agent=one.id, limit=1)
+            events = (await broker.ledger.events(query)).events
+            if not events or events[0].reason not in {GONE, TEMPLATE_REVOKED}:
+                revoked.append(one)
+    return tuple(sorted(revoked, key=lambda agent: agent.name))
 
 
 def _pruned(gone: tuple[Agent, ...], prune: int | UnsetType) -> tuple[Agent, ...]:

@@ -11,7 +11,7 @@ from agentvault_tui.errors import RefusedError
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Actor, Agent, AgentId, Event, EventType
 
-_OWN: Final = timedelta(minutes=10)
+OWN: Final = timedelta(minutes=10)
 """How long an operator elsewhere may restore an agent that they revoked themselves."""
 _REVOKED_AT_MOST: Final = 100
 
@@ -31,11 +31,11 @@ async def check_own(broker: Broker, operator: Actor, agent: Agent) -> None:
     """
     refused = RefusedError(
         "only an approver may restore this agent",
-        f"you may for {_OWN.seconds // 60} minutes where nobody but you has revoked it",
+        f"you may for {OWN.seconds // 60} minutes where nobody but you has revoked it",
     )
     lifetimes = broker.registry.lifetimes
     ended = agent.until is not None and agent.until.passed(broker.clock)
-    late = not lifetimes.revoked_within(agent.id, _OWN.total_seconds())
+    late = not lifetimes.revoked_within(agent.id, OWN.total_seconds())
     origin = agent.from_template and broker.registry.find_agent(agent.from_template)
     stopped = broker.registry.panic is not None
     if ended or late or stopped or (origin and origin.revoked_at):
@@ -56,7 +56,7 @@ async def check_own(broker: Broker, operator: Actor, agent: Agent) -> None:
         raise refused
     last = served.events[0].seq if served.events else 0
     cuts = await newest(EventType.AGENT_REVOKED, last, agent.id)
-    if not cuts or cuts[-1].time < broker.clock.now() - _OWN:
+    if not cuts or cuts[-1].time < broker.clock.now() - OWN:
         raise refused
     mine = all(
         one.actor.id == operator.id and one.reason != TEMPLATE_REVOKED for one in cuts

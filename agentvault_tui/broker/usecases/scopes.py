@@ -9,11 +9,13 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from agentvault_tui.broker.core import Broker, decide_anew
+from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.pending_cuts import Decided
+from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.team_copies import put
+from agentvault_tui.broker.usecases.change_basis import changes_about
 from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
 from agentvault_tui.broker.usecases.register import (
     Registered,
@@ -157,14 +159,20 @@ class ScopesEnd:
         self._taken, self._operator = taken, operator
         self._gone = frozenset[str]()
         self._narrowed: Agent | None = None
+        rider = riding()
+        rows = rider.changes if rider else ()
+        own = next((one.id for one in rows if isinstance(one, StepUp)), None)
         self._tokens = 0
         self._below: list[Token] = []
         self._stepups = Cancelling(
             broker,
             "scope_not_granted",
-            lambda: self._with_one(
-                [*broker.stepups.open(agent_id), *unused(broker, agent_id)]
-            ),
+            lambda: [
+                *self._with_one(
+                    [*broker.stepups.open(agent_id), *unused(broker, agent_id)]
+                ),
+                *(one for one in changes_about(broker, agent_id) if one.id != own),
+            ],
             lambda: self._with_one(broker.stepups.repeating(agent_id)),
         )
 
@@ -208,13 +216,16 @@ class ScopesEnd:
         return self._record()
 
     def _record(self) -> Decided | None:
-        if not (self._gone or self._tokens or len(self._stepups)):
+        ended = self._gone or self._tokens or len(self._stepups)
+        # A person's decision is on record also if the agent has none of the scopes:
+        # `Trials.check_removed_by_trial` reads it.
+        if not ended and self._operator is SYSTEM:
             return None
         # As it is now: it may have been revoked between two slices.
         agent = self._broker.registry.agent(self._agent_id)
-        gone = sorted(self._gone)
+        gone = sorted(self._taken)
         draft = scopes_draft(self._operator, agent, ungranted=gone, tokens=self._tokens)
-        drops = [DropScopeTokens(agent.id, one) for one in sorted(self._taken)]
+        drops = [DropScopeTokens(agent.id, one) for one in gone]
         drafts = draft, *self._stepups.drafts(self._operator)
         return Decided(drafts, (agent, *drops, *self._stepups.changes))
 
