@@ -157,3 +157,18 @@ _EXACT_DECODER: Final = json.JSONDecoder(
     parse_int=partial(_exact, parse=_integer),
 )
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_number_text)
+
+
+def is_larger(value: Any, most: int) -> bool:
+    """Check whether JSON surely has more characters, without writing all of it."""
+    waiting, size = [value], 0
+    while waiting:
+        one = waiting.pop()
+        size += 1 + (len(one) if isinstance(one, str | list | dict) else 0)
+        if size > most + 1:
+            return True
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+    return False

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 from support.service_requests import ROUNDED
 
-from agentvault_tui.json_document import encode_document, is_exact, read_document
+from agentvault_tui.json_document import (
+    encode_document,
+    is_exact,
+    is_larger,
+    read_document,
+)
 
 DOCUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -74,3 +80,18 @@ def test_a_number_is_exact_if_a_double_has_its_digits(digits: str) -> None:
             read_document(b'{"a":[%b]}' % digits.encode(), exact=True)
     else:
         assert read_document(digits.encode(), exact=True) == value
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-9, 99) | st.text(max_size=9),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
+    ),
+    st.integers(0, 40),
+)
+def test_a_parameter_that_is_surely_too_long_is_told_early(
+    value: object, most: int
+) -> None:
+    """One that has room is never taken for one that has not."""
+    if is_larger(value, most):
+        assert len(rfc8785.dumps(value)) > most

@@ -36,6 +36,7 @@ from agentvault_tui.gateway.counting import (
     how_many,
     stated_twice,
 )
+from agentvault_tui.gateway.named_urls import find_urls
 from agentvault_tui.gateway.sources import (
     ABSENT,
     DESTINATIONS,
@@ -46,7 +47,7 @@ from agentvault_tui.gateway.sources import (
     tokens_of,
 )
 from agentvault_tui.home import Home
-from agentvault_tui.json_document import plain_name
+from agentvault_tui.json_document import is_larger, plain_name
 from agentvault_tui.model import Action
 from agentvault_tui.operator_api.access import IN_PROJECT, HookCommand, HookPlace
 from agentvault_tui.policy.catalogue import Catalogue, Effect
@@ -90,6 +91,7 @@ class ToolTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     paths: list[str] = []
     patterns: list[str] = []
     deletes: list[str] = []
+    urls_in: list[str] = []
     commands: list[CommandTable] = []
     money: MoneyTable = NO_MONEY
 
@@ -173,6 +175,8 @@ class ToolRule:
     """Arguments that are globs."""
     deletes: tuple[str, ...] = ()
     """Arguments that are paths of files that the call deletes."""
+    urls_in: tuple[str, ...] = ()
+    """Arguments whose texts name URLs; each one is a resource."""
     changes: bool = False
     """Whether its scope does more than read."""
     commands: tuple[CommandEntry, ...] = ()
@@ -297,11 +301,11 @@ def make_map(
         check_scope(file.unmatched, catalogue, "unmatched")
     for pattern, tool in file.tools.items():
         if not of_host and (
-            tool.paths or tool.patterns or tool.deletes or tool.commands
+            tool.paths or tool.patterns or tool.deletes or tool.urls_in or tool.commands
         ):
             where = f"tools.{visible(pattern, 60)}"
             raise ServiceError(
-                f"{where}: only hosts/NAME.toml may have paths and commands"
+                f"{where}: only hosts/NAME.toml may have paths, urls_in and commands"
             )
     amount_rule(NO_MONEY, file.money)  # refused also without a tool
     named = sorted(file.tools.items(), key=lambda item: "*" in item[0])
@@ -359,6 +363,7 @@ def _rule(
         needed=bool(of_file) and not tool.paths,
         patterns=tuple(tool.patterns),
         deletes=tuple(tool.deletes),
+        urls_in=tuple(tool.urls_in),
         changes=catalogue.effect(tool.scope) is not Effect.READ,
         commands=tuple(
             parse_entry(one, catalogue, f"{where}.commands[{number}]")
@@ -423,6 +428,8 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
     """
     if rule.commands and call.commands:
         return match_line(rule.commands, call.commands) or [], ""
+    if rule.urls_in:
+        return [(rule.scope, one) for one in _urls(rule, call)], ""
     places = {one[:3]: one for one in call.places}
     globs = [*_stated(call, rule.patterns, rule.scope, pattern=True)]
     stated = [
@@ -463,6 +470,23 @@ def _pairs(rule: ToolRule, call: ToolCall) -> tuple[list[tuple[str, str]], str]:
 
 
 IN_VAULT: Final = "The call reaches into AgentVault's home directory: no agent may."
+
+
+def _urls(rule: ToolRule, call: ToolCall) -> list[str]:
+    """Return the URLs that a call names in texts, and in its resource if stated.
+
+    Raises:
+        UnmatchedToolError: it names none, or a text is not whole.
+    """
+    stated = _stated(call, rule.urls_in, rule.scope, pattern=False)
+    urls = find_urls(text for _, (_, text, _) in stated)
+    named = _PLACEHOLDER.findall(rule.resource)
+    if any(call.arguments.get(one) not in (None, "") for one in named):
+        urls.append(_resource(rule, call))
+    if not urls or not call.omitted.isdisjoint(rule.urls_in):
+        text = f"The call of {visible(call.tool, 80)} does not say its URLs."
+        raise UnmatchedToolError("unclear_call", text)
+    return list(dict.fromkeys(urls))
 
 
 def _of_path(rule: ToolRule, call: ToolCall, path: str) -> str:
@@ -566,25 +590,10 @@ def _parameter(name: str, place: str | int, call: ToolCall, unit: str | None) ->
         return how_many(name, value) if isinstance(value, list | dict) else None
     if value is ABSENT or value is None:
         return value
-    if _is_larger(value, LONGEST):
+    if is_larger(value, LONGEST):
         return None
     try:  # what has no canonical form can be under no digest
         size = len(value) if isinstance(value, str) else len(rfc8785.dumps(value))
     except rfc8785.CanonicalizationError:
         return None
     return value if size <= LONGEST else None
-
-
-def _is_larger(value: Any, most: int) -> bool:
-    """Check whether JSON surely has more characters, without writing all of it."""
-    waiting, size = [value], 0
-    while waiting:
-        one = waiting.pop()
-        size += 1 + (len(one) if isinstance(one, str | list | dict) else 0)
-        if size > most + 1:
-            return True
-        if isinstance(one, dict):
-            waiting += [*one, *one.values()]
-        elif isinstance(one, list):
-            waiting += one
-    return False

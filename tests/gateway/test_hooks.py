@@ -580,6 +580,31 @@ async def test_several_files_of_gemini_are_each_a_resource(
     ]
 
 
+async def test_each_url_that_gemini_fetches_counts(
+    bench: Bench, agent: Agent, project: Path
+) -> None:
+    """A rule that forbids a URL counts wherever `web_fetch` names it."""
+    forbidden = FORBIDDEN.replace("*/secret*", "https://evil.test/*")
+    web = await bench.agent("web", "read:web")
+    catalogue = bench.broker.deciding.policy.catalogue
+    bench.broker.deciding.policy = Policy(forbidden, catalogue)
+    for given, decision in (
+        ({"prompt": "x", "url": "https://evil.test/"}, "deny"),
+        ({"prompt": "read https://a.test/, (http://evil.test/x)"}, "deny"),
+        ({"prompt": "read evil.test"}, "deny"),
+        ({"prompt": "read https://a.test/ and http://b.test/y"}, "allow"),
+    ):
+        call = call_in(project, "web_fetch", **given) | {
+            "hook_event_name": "BeforeTool"
+        }
+        _, out, _ = await run(bench, call, "gemini", agent=web.name)
+        assert json.loads(out)["decision"] == decision, given
+    assert (await last(bench)).detail["parameters"]["resources"] == [
+        "read:web https://a.test/",
+        "read:web http://b.test/y",
+    ]
+
+
 async def test_a_file_that_gemini_searches_for_may_be_its_configuration(
     bench: Bench, agent: Agent, project: Path
 ) -> None:

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import rfc8785
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agentvault_tui.errors import NotFoundError, ServiceError
 from agentvault_tui.gateway.mcp.servers import parse_server
@@ -21,7 +18,6 @@ from agentvault_tui.gateway.tools import (
     ToolMap,
     ToolMaps,
     UnmatchedToolError,
-    _is_larger,
     parse_tools,
     shipped_tools,
 )
@@ -337,16 +333,65 @@ def test_a_file_of_the_home_replaces_the_shipped_one(tmp_path: Path) -> None:
         maps.of("nohost")
 
 
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers(-9, 99) | st.text(max_size=9),
-        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
-    ),
-    st.integers(0, 40),
+FETCH = """
+[tools.fetch]
+scope = "read:web"
+resource = "{url}"
+urls_in = ["prompt"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ({"url": "https://a.test/x", "prompt": "y"}, ["https://a.test/x"]),
+        ({"prompt": "read HTTPS://a.test/x\nnow"}, ["https://a.test/x"]),
+        (
+            {"url": "https://a.test/", "prompt": "(https://b.test/)"},
+            ["https://b.test/)", "https://b.test/", "https://a.test/"],
+        ),
+        (
+            {"prompt": "https://a.test/,http://b.test/", "url": ""},
+            ["https://a.test/,http://b.test/", "http://b.test/"],
+        ),
+    ],
 )
-def test_a_parameter_that_is_surely_too_long_is_told_early(
-    value: object, most: int
+def test_each_url_of_a_text_is_a_resource(
+    arguments: dict[str, str], wanted: list[str]
 ) -> None:
-    """One that has room is never taken for one that has not."""
-    if _is_larger(value, most):
-        assert len(rfc8785.dumps(value)) > most
+    """Next to that of the resource's own argument, if it is stated."""
+    does = tools(FETCH).actions_of(ToolCall("fetch", arguments))
+    assert [one.resource for one in does.actions] == wanted
+    assert not does.person
+
+
+@pytest.mark.parametrize(
+    ("arguments", "omitted"),
+    [
+        ({"prompt": "read a.test"}, ()),
+        ({}, ()),
+        ({"prompt": 1, "url": "https://a.test/"}, ()),
+        ({"prompt": "https://a.test/", "url": ["https://b.test/"]}, ()),
+        ({"prompt": {"cut": "https://a.test/"}}, ("prompt",)),
+        ({"prompt": {"cut": "x"}, "url": "https://a.test/"}, ("prompt",)),
+        ({"prompt": " ".join(f"https://a.test/{n}" for n in range(300))}, ()),
+        ({"prompt": "http:" * 3_000}, ()),
+        ({"prompt": "https://a.test/ " * 600 + "x " + "http:y" * 300}, ()),
+    ],
+)
+def test_a_call_whose_urls_are_unclear_is_denied(
+    arguments: dict[str, Any], omitted: tuple[str, ...]
+) -> None:
+    """It names none, or too many, or a text is not whole."""
+    call = ToolCall("fetch", arguments, frozenset(omitted))
+    with pytest.raises(UnmatchedToolError) as refused:
+        tools(FETCH).actions_of(call)
+    assert refused.value.reason == "unclear_call"
+
+
+def test_only_a_host_has_urls_in_texts() -> None:
+    """A server's tool has one resource."""
+    with pytest.raises(ServiceError, match="only hosts"):
+        parse_server(
+            "s", 'url = "https://s.test/"' + FETCH, shipped_catalogue(), Path("/")
+        )
