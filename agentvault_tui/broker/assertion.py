@@ -21,7 +21,8 @@ from agentvault_tui.ledger import UsedAssertion
 from agentvault_tui.web.forms import BodyError, parse_json
 
 MAX_LIFE: Final = 300
-"""Seconds an assertion may be valid; so long a start keeps each by the boot clock."""
+"""Seconds an assertion may be valid. After a start, each used one is remembered at
+least this long."""
 SKEW: Final = 30
 """Seconds by which an agent's clock may differ from ours."""
 TYPES: Final = frozenset({"jwt", "client-authentication+jwt"})
@@ -33,7 +34,7 @@ class UnprovenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """An assertion taken apart, believed in nothing yet."""
+    """A parsed assertion; nothing in it is verified yet."""
 
     header: dict[str, object]
     claims: dict[str, object]
@@ -42,13 +43,13 @@ class Assertion:
 
     @classmethod
     def parse(cls, text: str) -> Assertion:
-        """Take a compact JWS apart; nothing is looked up on its behalf."""
+        """Parse a compact JWS; fetch nothing that it names (``jku``, ``x5u``)."""
         signed, _, signature = text.rpartition(".")
         head, _, payload = signed.partition(".")
         if not text.isascii():
             raise UnprovenError
         header = _table(head)
-        # Of crit we understand nothing (RFC 7515 section 4.1.11).
+        # No extension of crit is supported (RFC 7515 section 4.1.11).
         if {"crit", "b64"} & header.keys():
             raise UnprovenError
         return cls(header, _table(payload), signed.encode(), _decode(signature))
@@ -77,9 +78,9 @@ class Assertion:
         return _STAND_INS.get(str(self.header.get("alg")), _STAND_INS["ES256"])
 
     def audience(self) -> str:
-        """Return the one audience it is for.
+        """Return the audience; refuse several.
 
-        Another one could use it here (RFC 7523 section 3).
+        Another audience could replay the assertion here (RFC 7523 section 3).
         """
         audience = self.claims.get("aud")
         if isinstance(audience, list) and len(audience) == 1:
@@ -163,7 +164,8 @@ class FullError(Exception):
 class ReplayStore:
     """Keeps each ``jti`` until its assertion has expired, bounded for each client.
 
-    At a client's bound nothing is forgotten early: it waits, and no other does.
+    If a client reaches its limit, its next assertions are refused until earlier ones
+    expire; other clients are unaffected.
     """
 
     def __init__(self, per_client: int = 65_536) -> None:
@@ -188,11 +190,16 @@ class ReplayStore:
     def use(
         self, client_id: str, jti: str, expires: float, now: float, boot: float
     ) -> UsedAssertion | None:
-        """Note the use of *jti*; return the record of it, or None: not the first time.
+        """Note the use of *jti*; return its record, or None if it was used before.
 
-        The client is known to us, so that strangers fill nothing. It *expires*, in
-        epoch seconds like *now*, when it is refused for its age anyway; by *boot*,
-        seconds of the boot clock, a wall clock that was ahead forgets none.
+        Call this for registered clients only, so that strangers fill nothing.
+
+        Args:
+            client_id: the registered client.
+            jti: the assertion's own id.
+            expires: when it is refused for its age anyway, in epoch seconds.
+            now: the wall clock, in epoch seconds.
+            boot: the boot clock, in seconds; a wrong wall clock drops no entry early.
 
         Raises:
             FullError: too many live ones of that client.

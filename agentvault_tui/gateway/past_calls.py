@@ -119,7 +119,7 @@ def refused_now(service: Service, details: Iterable[Mapping[str, Any]]) -> list[
     """Return notes about routes whose recorded calls a file would refuse now.
 
     Args:
-        service: as its file says it now.
+        service: the service, from its current file.
         details: ``detail`` of calls that went out.
 
     Returns:
@@ -143,15 +143,18 @@ def refused_now(service: Service, details: Iterable[Mapping[str, Any]]) -> list[
             for (where, reason), calls in refused.most_common(_SHOWN)
         ),
         *(
-            f"{where}: refused now without {reason[1:]}, which records do not tell;"
-            f" calls in the last 30 days: {calls}"
+            f"{where}: now refused unless the request has {reason[1:]}, which the"
+            f" records do not show; calls in the last 30 days: {calls}"
             for (where, reason), calls in untold.most_common(_SHOWN)
         ),
     ]
 
 
 def _refusal(service: Service, detail: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Say where and why a recorded call would be refused, if the row tells."""
+    """Return the route and the reason by which a recorded call would now be refused.
+
+    None if it would not, or if the row does not show it.
+    """
     method, path = str(detail.get("method")), str(detail.get("path"))
     query, headers = detail.get("query"), detail.get("headers")
     target = f"{path}?{query}" if query else path

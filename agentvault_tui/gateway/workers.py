@@ -1,9 +1,8 @@
 """Run slow functions in other processes, with a fair turn for each agent.
 
 Parsing a large body would stop the event loop for longer than other requests may wait.
-A thread would not help: one thread of a process interprets at a time. A worker holds no
-secret, reads no file but the certificates that a service file names, and ends when the
-broker does.
+A thread would not help, because of the GIL. A worker holds no secret, reads no file but
+the certificates that a service file names, and ends when the broker does.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ DEADLINE_S: Final = 10.0
 _START_S: Final = 60.0
 """Seconds that a process may take to load, on a busy machine."""
 _MEMORY: Final = 4 * 2**30
-"""Bytes of address space of a worker: ten megabytes of JSON take a tenth."""
+"""Bytes of address space of a worker; 10 MB of JSON need a tenth of it."""
 _NICE: Final = 10
 _LENGTH: Final = struct.Struct("!Q")
 
@@ -127,13 +126,13 @@ class Workers:
             agent_id: the agent of the job.
             function: a function of a module.
             args: its arguments.
-            keywords: none; for the type of `args`.
+            keywords: must be empty; ParamSpec needs it.
 
         Raises:
             CallRefusedError: 400 if the job takes too long or too much memory; 503 if
                 its process ended.
         """
-        assert not keywords  # noqa: S101 - for the type of `args`
+        assert not keywords  # noqa: S101 - ParamSpec needs it
         if not self._workers:
             self._workers = [
                 _Worker(self._turns, self._deadline_s) for _ in range(self._wanted)

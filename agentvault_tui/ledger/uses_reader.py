@@ -12,7 +12,7 @@ from agentvault_tui.ledger.schema import open_reader, storage_errors
 from agentvault_tui.ledger.uses import MODULUS, WindowKey, micros, window_id
 
 _BUSY_MS = 20
-"""How long a call may wait: readers of a write-ahead log wait for nearly nothing."""
+"""How long a call may wait: with a write-ahead log, readers hardly ever wait."""
 
 
 class StoredWindow(NamedTuple):
@@ -27,8 +27,8 @@ class StoredWindow(NamedTuple):
 class UsesReader:
     """Reads windows of limits up to an event that each call names.
 
-    A use is durable a moment before its event is announced; until then memory holds it
-    as reserved, so it must not be read as well.
+    A use is on disk shortly before its event is published. Until then it counts as
+    reserved in memory; reading it from disk as well would count it twice.
 
     Every method raises LedgerError where the file cannot be read.
     """
@@ -41,7 +41,7 @@ class UsesReader:
 
     def latest(self) -> int:
         """Return the latest time that the ledger has seen, in microseconds."""
-        # Time never goes back inside an era, so the last event of each has its latest.
+        # Time never goes back inside an era: its last event has its latest time.
         (latest,) = self._one(
             "SELECT max(time) FROM events WHERE seq IN (SELECT first_seq - 1 FROM eras"
             " UNION ALL SELECT max(seq) FROM events)"
@@ -62,7 +62,7 @@ class UsesReader:
     def uses(
         self, window: int, after: int, seq: int, most: int
     ) -> list[tuple[int, int]]:
-        """Return the first uses after a time: each one's, and the total before it."""
+        """Return (time, total before it) for the first uses after a time."""
         sql = (
             f"SELECT at, (total - units + {MODULUS}) % {MODULUS} FROM uses"  # noqa: S608 - of constants
             " WHERE window = ? AND at > ? AND seq <= ? ORDER BY at, seq LIMIT ?"
@@ -71,7 +71,7 @@ class UsesReader:
             return self._db.execute(sql, (window, after, seq, most)).fetchall()
 
     def reached_at(self, window: int, before: int, units: int, last: int) -> int:
-        """Return when the uses after a total summed up to *units*, by bisection.
+        """Return when the uses since the total *before* reached *units*, by bisection.
 
         Args:
             window: its number.

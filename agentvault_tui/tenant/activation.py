@@ -214,7 +214,10 @@ class ActivationPages:
         self._views = views
 
     def routes(self) -> list[BaseRoute]:
-        """Return ``/activate`` and its steps; a step got by a link begins again."""
+        """Return ``/activate`` and its steps.
+
+        If a step's URL is opened by GET, the flow restarts.
+        """
         steps: dict[str, tuple[Step | None, _Act]] = {
             "continue": ("details", self._go_on),
             "sign-in": ("sign-in", self._sign_in),

@@ -48,10 +48,10 @@ _SOON_S: Final = 10.0
 """How long a page waits for a step-up that is not known yet: in a team another broker
 takes over offering pages within eight seconds."""
 _HEARD_S: Final = 2.5
-"""The wait of an answer for the broker's result; the broker asks each second."""
+"""How long a submitted form waits for the broker's result; it asks each second."""
 _LONGEST_REASON: Final = 200
 _DAY: Final = timedelta(days=1)
-_OVER: Final = Problem("code_over", "This request does not wait for anybody any more.")
+_OVER: Final = Problem("code_over", "This request is no longer waiting for a decision.")
 _CHANGED: Final = Problem("changed", "This request has changed. Look at it again.")
 _STALE: Final = Problem("stale_form", "This page is out of date. Look at it again.")
 _log = logging.getLogger("agentvault.tenant")
@@ -59,7 +59,7 @@ _log = logging.getLogger("agentvault.tenant")
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """A form of a signed-in person, about a step-up that waits as it was shown."""
+    """A form of a signed-in person; the step-up is pending, and as it was shown."""
 
     request: Request
     user: User
@@ -89,7 +89,7 @@ class ApprovalPages:
         self._sessions = PageSessions(parts, views, keys, self._signed_out)
 
     def routes(self) -> list[BaseRoute]:
-        """Return the routes; a step got by a link begins again."""
+        """Return the routes; a step answers to POST alone."""
         steps: dict[str, _Act] = {
             "passkey": self._by_passkey,
             "factors": self._by_factors,
@@ -291,7 +291,7 @@ class ApprovalPages:
         self._approve(form, now, ("mfa", "pwd", "otp"))
 
     async def _repeat(self, form: _Submitted) -> None:
-        """Have the broker ask again, for as many as the person chose.
+        """Ask the broker for a request that also covers the chosen number of repeats.
 
         It approves nothing: the broker answers with another digest, over action and
         repeat, and the page of that one takes the second factor.
@@ -304,14 +304,19 @@ class ApprovalPages:
 
     async def _deny(self, form: _Submitted, *, stop: bool = False) -> None:
         if not self._may_deny(form.user):
-            raise TenantRefusedError("not_yours", "Your role may look, and not deny.")
+            raise TenantRefusedError(
+                "not_yours", "Your role may view requests but not deny them."
+            )
         reason = visible(form.fields.get("reason", "").strip(), _LONGEST_REASON)
         if not self._parts.codes.deny(form.code, form.user.sub, reason, stop=stop):
             raise TenantRefusedError(_OVER.code, _OVER.text)
         _log.info("step-up denied by %s", form.user.sub)
 
     async def _stop(self, form: _Submitted) -> None:
-        """Deny it, and have the broker revoke the agent: both free of a factor."""
+        """Deny it, and have the broker revoke the agent.
+
+        Neither needs a second factor.
+        """
         if form.code.details is None or form.code.details.change is not None:
             raise TenantRefusedError("bad_request", "No agent asks for this.")
         await self._deny(form, stop=True)
@@ -337,14 +342,14 @@ class ApprovalPages:
             raise TenantRefusedError("not_yours", why)
 
     def _why_not(self, user: User, page: PageDetails) -> str | None:
-        """Say why *user* may not approve; the broker judges it again."""
+        """Return why *user* may not approve, or None; the broker checks this again."""
         if page.body is not None and page.body.lost:
             return "Its body is lost: this request can only be denied."
         if not self._approver(user):
             return "Your account may not approve."
         if user.sub in {sub for sub, _ in page.by}:
-            return "You have approved this. Another person has to as well."
-        if words(user) & set(page.not_by):
+            return "You have already approved this. Another person must approve it too."
+        if owner_names(user) & set(page.not_by):
             return "This is your own request. Another person has to approve."
         if not all(_names(user, names) for names in page.only_by):
             return "Only people whom a rule names for such requests may approve it."
@@ -374,8 +379,8 @@ class ApprovalPages:
         return hmac.new(self._form_key, about.encode(), "sha256").hexdigest()
 
 
-def words(user: User) -> set[str]:
-    """Return the possible names of an agent's owner, case-folded."""
+def owner_names(user: User) -> set[str]:
+    """Return the names, case-folded, by which an agent's ``owner`` may mean *user*."""
     called = (user.sub, user.name, user.email, user.profile.get("name"))
     return {str(one).casefold() for one in called if one}
 

@@ -17,7 +17,7 @@ from agentvault_tui.tenant.passkeys import Passkeys
 from agentvault_tui.tenant.users import User
 from agentvault_tui.tenant.views import Problem, Views
 
-_LINK_OVER: Final = Problem("code_over", "This link was used, or its time is over.")
+_LINK_OVER: Final = Problem("code_over", "This link has been used or has expired.")
 
 
 class RegistrationPages:
@@ -60,7 +60,7 @@ class RegistrationPages:
             return self._views.page("passkey-over", _LINK_OVER)
         try:
             with self._parts.store.transaction():
-                # Of two brokers that are sent the same link one finds it.
+                # If two brokers receive the same link, only one can delete the row.
                 link = {"link_hash": sha256_hex(token)}
                 if not self._parts.store.delete("passkey_links", **link):
                     return self._views.page("passkey-over", _LINK_OVER)

@@ -44,7 +44,7 @@ _LANES_COUNTED: Final = 1000
 _WRITE_S: Final = 1.0
 """Seconds between two writes of counts."""
 _STEP_SECONDS: Final = 30
-"""Of one-time codes (RFC 6238 section 5.2)."""
+"""Length of a time step of one-time codes, in seconds (RFC 6238 section 5.2)."""
 _OTP: Final = re.compile(r"[0-9]{6}")
 _SPACES: Final = re.compile(r"[ -]")
 GUESSES: Final = frozenset({"wrong_sign_in", "wrong_otp"})
@@ -98,7 +98,7 @@ class SignIn:
             right = await asyncio.to_thread(self._matches, stored, password)
         if row is None or not right:
             raise WrongSignInError(exists=row is not None)
-        # Its turn may have come late: what was changed meanwhile counts.
+        # The check may have waited: read the user again.
         row = self._store.find("users", sub=who)
         if row is None or row["password_hash"] != stored:
             raise WrongSignInError(exists=row is not None)
@@ -112,8 +112,9 @@ class SignIn:
     def one_time_code(self, user: User, code: str, origin: Origin) -> int:
         """Check the second factor and spend it.
 
-        Tries from any origin count for the person: that takes the password, and six
-        digits bear few. From their own browser, or this home's owner, they count apart.
+        Guesses count per person from any origin, because the guesser already has the
+        password and six digits allow few guesses. A known browser and the owner of the
+        home directory have their own counts.
 
         Returns:
             when the person was authenticated, in epoch seconds.
@@ -215,7 +216,7 @@ class _Tries:
     locked_until: float = 0.0
     last_at: float = 0.0
     stored: bool = False
-    """Whether the store has it; once it has not any more, somebody has ended it."""
+    """Whether the store has it. If the row is gone, someone has lifted the lock."""
     ended_at: float = float("-inf")
     """When a lock of the person was ended last, before these tries."""
 
@@ -245,8 +246,8 @@ class Lockouts:
         """
         now = self._clock.now().timestamp()
         tries = self._tries_of(who, factor)
-        # The wall clock, set back by a year, must not lock for a year; nor one
-        # that is a moment behind another broker's for a moment, where no lock is.
+        # A wall clock that was set back by a year must not lock for a year. One
+        # slightly behind another broker's must not lock at all.
         left = tries.locked_until - now if tries.failures >= FREE_TRIES else 0.0
         if left > 0:
             return min(left, _LONGEST[factor])
@@ -389,7 +390,7 @@ _RETENTION_S: Final = 90 * 86_400
 _PARALLEL: Final = 2
 """Each check takes 64 MiB: more at once would let sign-ins eat the machine's memory."""
 _OPEN_PARALLEL: Final = 1
-"""Of these, checks for clients without a proof: another is reserved for the rest."""
+"""How many of `_PARALLEL` may serve untrusted clients; the rest is reserved."""
 _WAITING: Final = 64
 """Sign-ins of one lane that may wait for their turn; more must come again."""
 _LANES: Final = 256
@@ -421,10 +422,10 @@ class Lane:
 
     key: str
     trusted: bool
-    """Whether it has shown something that not anybody has."""
+    """Whether it has proved something that a stranger cannot."""
     by_name: bool = True
     """Whether wrong passwords are counted for each name. Not where the tries are few
-    anyway, and not where it is not known who asks: that were a lock by name alone."""
+    anyway. Not for an unknown origin either: anyone could lock a user out by name."""
     apart: bool = False
     """Whether one-time codes are counted apart from everybody else's as well."""
     site: str = ""
@@ -469,7 +470,7 @@ class Lanes:
             age = self._clock.now().timestamp() - int(issued)
             expected = self._mac(who, nonce, issued, origin.uid)
             if hmac.compare_digest(mac, expected) and 0 <= age < _RETENTION_S:
-                # One for all browsers of a person: whoever signs in often has no more.
+                # One lane for a person's browsers: more sign-ins give no more tries.
                 return Lane(f"browser-{who}", trusted=True, apart=True)
         if origin.code is not None:
             return Lane(f"code-{origin.code}", trusted=True, by_name=False)
@@ -542,7 +543,9 @@ class Turns:
         alike = sum(one.trusted == lane.trusted for one in self._waiting)
         if len(line or ()) >= _WAITING or (line is None and alike >= _LANES):
             raise TenantRefusedError(
-                "busy", "Too many people sign in just now.", "Try again in a moment."
+                "busy",
+                "Too many people are signing in right now.",
+                "Try again in a moment.",
             )
 
     @asynccontextmanager
@@ -592,5 +595,5 @@ class Turns:
         }
         open_now = self._running[False] < _OPEN_PARALLEL
         if first[False] is not None and open_now and self._running[True]:
-            return first[False]  # nor do those who are trusted shut others out
+            return first[False]  # trusted lanes must not starve the others
         return first[True] or (first[False] if open_now else None)

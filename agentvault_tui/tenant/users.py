@@ -27,7 +27,7 @@ from agentvault_tui.tenant.file_store import open_store
 from agentvault_tui.tenant.store import Row, Store, TenantSeal
 
 LINK_SECONDS: Final = 600
-"""A link that registers a passkey is good for."""
+"""Lifetime of a link that registers a passkey."""
 OTP_KIND: Final = "one-time code secret"
 CONNECTION: Final = "Username-Password-Authentication"
 """Auth0's name of the connection of users in its own database."""
@@ -63,7 +63,7 @@ class User:
 
     @property
     def email_verified(self) -> bool:
-        """Whether this issuer represents the address.
+        """Whether the e-mail address counts as verified.
 
         The owner of the home typed it at the command line, and the same person writes
         the list of approvers it is compared with. An address that came over the
@@ -187,8 +187,8 @@ class People:
     def _unlock(self, sub: str) -> None:
         """Forget the counts of a person, in any lane.
 
-        A running tenant has counted more than the store has: rows of no failure give it
-        the time of that (`signin.Lockouts`).
+        A running tenant may have unwritten counts; from a row with zero failures it
+        knows when the lock was lifted (`signin.Lockouts`).
         """
         self._store.change(
             "DELETE FROM lockouts"
@@ -237,7 +237,7 @@ class UserStore(People):
 
         Raises:
             TenantError: it cannot be used.
-            SealedError: the key of the encrypted value there cannot be.
+            SealedError: the key of the encrypted values cannot be used.
         """
         self._hasher = hasher or strong_hasher()
         clock = clock or SharedClock(SystemClock())

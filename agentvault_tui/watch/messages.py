@@ -1,7 +1,7 @@
 """The content of an alert: displayable facts, an agent's words made inert.
 
-A message is plain text. Names, resources and parameters in it make no link, mention or
-markup in any sink, because these are broken up here.
+A message is plain text. Names, resources and parameters in it cannot form a link,
+mention or markup at any destination: this module breaks them up.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _TITLES: Final = {
     TENANT_FAULT: "The tenant has a fault",
 }
 _GRAVE: Final = frozenset({LEDGER_FAULT, LOOSENED, EventType.PANIC_ON.value})
-"""Sent at once, as high risk is, though no scope is at risk."""
+"""Sent immediately, like high-risk alerts, although no scope is involved."""
 _CALLS: Final = frozenset(
     {EventType.STEPUP_REQUESTED, EventType.PANIC_ON, EventType.AUDIT_AMBIGUOUS}
 )
@@ -53,7 +53,7 @@ _LONG: Final = 200
 _LISTED: Final = 20
 """Alerts that a digest names; the others are counted."""
 _LINKS: Final = re.compile(r"(?<=[^\W\d_])([.·。])(?=\w)|(?<=\w)([.·。])(?=[^\W\d_])")
-"""Dots inside a name, of which programs make links; not those of numbers."""
+"""Dots in a name, which mail and chat clients turn into links; not those of numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ class AlertMessage:
     command: str
     page: str | None = None
     data: dict[str, object] = field(default_factory=dict)
-    """The same for programs: an agent's own words are displayable, and whole."""
+    """`facts` for programs; an agent's words are displayable, and not truncated."""
 
     @property
     def subject(self) -> str:
-        """Return the title for a header: a request's title has names of an agent."""
+        """Return a title for a mail header, without text that an agent chose."""
         return _TITLES.get(self.kind, self.title)
 
     @property
@@ -122,7 +122,7 @@ def risk_of(broker: Broker, event: Event) -> Risk | None:
 
 
 def is_high(broker: Broker, kind: str, event: Event | None) -> bool:
-    """Check whether an alert waits for no digest and no end of quiet hours."""
+    """Check whether an alert is sent immediately, despite digests and quiet hours."""
     if kind in _GRAVE or event is None or event.type.value in _GRAVE:
         return True
     return risk_of(broker, event) is Risk.HIGH
@@ -234,7 +234,7 @@ def _reason(event: Event) -> str | None:
 def _words(event: Event) -> list[tuple[str, str]]:
     """Return the parameters, and the agent's own words with lures masked.
 
-    The agent chooses a parameter's name: it appears where no label of ours does.
+    Parameter names are the agent's text: they are shown as values, never as labels.
     """
     parameters, money = _parameters(event)
     lines = []
@@ -355,8 +355,8 @@ def trial_message(broker: Broker, sink: str) -> AlertMessage:
         id=message_id(broker, sink, "test", iso(now)),
         kind="test",
         at=now,
-        title="A test of this sink by AgentVault",
-        facts=(("Sink", sink),),
+        title="Test alert from AgentVault",
+        facts=(("Destination", sink),),
         high=False,
         command="agentvault alerts list",
         data={"sink": sink},

@@ -103,4 +103,4 @@ async def test_calls_that_a_file_would_refuse_now_are_named(stand: Stand) -> Non
     assert service is not None
     told = [{"service": "api", "method": "POST", "path": "/transfers/a"}]
     (note,) = refused_now(service, told)
-    assert "refused now without body:/to, which records do not tell" in note
+    assert "now refused unless the request has body:/to" in note

@@ -56,7 +56,7 @@ _SIGN_INS: Final = 16
 """Sign-ins that may be under way: each has the broker ask the tenant for it. One /48
 may have half of them."""
 _OF_ONE_ADDRESS: Final = 4
-"""Of these, of one IPv4 address or IPv6 /64."""
+"""How many of them one IPv4 address or IPv6 /64 may have."""
 _BEGINNING: Final = 120
 """Seconds that the tenant has to begin one."""
 _TOLD_SECONDS: Final = 30
@@ -68,7 +68,7 @@ _SESSION_CALLS: Final = frozenset({calls.ME.path, calls.LOGOUT.path})
 
 @dataclass(frozen=True, slots=True)
 class _SignIn:
-    """The owner of an issued token."""
+    """A sign-in under way, or the session that it became."""
 
     seat: str
     network: str
@@ -89,8 +89,8 @@ class SignIns:
     async def begin(self, operator: Actor) -> SignInInfo:
         """Begin a sign-in for *operator*, whose name is the address they come from.
 
-        Each keeps its place until its code has expired, however it ends: a stranger
-        who begins and cancels them has no more recorded than one who lets them expire.
+        Each keeps its place until its code has expired, however it ends. Cancelling
+        frees no place, so that a stranger who cancels cannot flood the ledger.
 
         Raises:
             ProofError: too many are under way.
@@ -138,7 +138,7 @@ class SignIns:
         return self._held[digest]
 
     def _end(self, digest: str) -> None:
-        """Forget a sign-in that has not ended, and have the tenant asked no more."""
+        """Forget a sign-in that has not ended, and stop polling the tenant for it."""
         session = self._held.pop(digest, None)
         if session is not None:
             self._places.leave(session.place)
@@ -166,7 +166,7 @@ class SignIns:
 
 
 class RemoteGuard:
-    """ASGI middleware: whom of those elsewhere the operators' application answers."""
+    """ASGI middleware that admits remote operators."""
 
     def __init__(
         self,
@@ -224,8 +224,8 @@ class RemoteGuard:
     ) -> None:
         """Pass a request on while its session and role have their share of them.
 
-        Requests that end rights have a share of their own. Whether one of their paths
-        grants is in its body: once that is parsed, `refuse_grant` counts it as others.
+        Requests that end rights have a share of their own. Some of their paths can
+        also grant. The body shows it: `refuse_grant` counts that in the normal share.
         """
         held = list[Mapping[str, int]]()
 
@@ -274,7 +274,7 @@ class RemoteGuard:
         self._proofs.take(proof, seat)
         operator = _operator(seat, scope)
         scope["state"]["operator"] = operator
-        # Roles are checked by the routes themselves; see `app.guarded`.
+        # Roles are checked by the routes themselves; see `wire.guarded`.
         own = scope["path"] in _SESSION_CALLS
         if not own and self._authority.standing(seat).session is None:
             raise _invalid_token("nobody is signed in with it")

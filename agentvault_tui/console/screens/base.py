@@ -433,7 +433,7 @@ CALM: Final = 10
 
 
 class PolledScreen(PaneScreen):
-    """A screen of lists that are read again again and again; one step out closes it."""
+    """A screen of lists that are read again at intervals; one step out closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("L", "audit", "the audit at full size")

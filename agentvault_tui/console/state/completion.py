@@ -30,7 +30,7 @@ _FIXED: Final[Mapping[str, Iterable[str]]] = {
     "since": _SPANS,
     "until": _SPANS,
 }
-"""Values that are always the same, and known by how they begin."""
+"""Fixed values, matched by prefix only."""
 
 
 def read_filter(text: str, saved: SavedFilters, mirror: Mirror) -> Filter:
@@ -83,7 +83,7 @@ class Completion(Struct, frozen=True):
     text: str
     """The whole line after it is taken."""
     word: str
-    """Its addition, as it is listed."""
+    """The added text, as the list shows it."""
 
     def extends(self, typed: str) -> bool:
         """Check whether it only appends to the typed text."""
