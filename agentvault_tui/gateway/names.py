@@ -1,7 +1,8 @@
 """Names of members, fields and headers, as lenient programs compare them.
 
 Go's ``encoding/json``, .NET, Jackson and protobuf's JSON accept other spellings of a
-name; PHP, Rack and Express read ``to[]`` and ``to.x`` as parts of ``to``.
+name; PHP, Rack and Express read ``to[]`` and ``to.x`` as parts of ``to``. Zope reads
+``to:lines``, Rails ``to(1i)``, and Spring ``to['x']`` and ``!to`` as ``to``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from functools import lru_cache
 from typing import Final
 
 _IGNORED: Final = re.compile(r"[\s_-]+")
-_PARTS: Final = re.compile(r"[\[\].\0]")
+_PARTS: Final = re.compile(r"[^\w\s$@/-]+")
+"""Ends a part of a name: all but letters, digits, blanks and ``_$@/-``."""
 _MANGLED: Final = str.maketrans(".[", "__")
 _MOST_FOLDED: Final = 50_000
 """Characters of distinct names that are folded for one body. NFKC makes 18 of one
@@ -55,13 +57,19 @@ def fold_case(text: str) -> str:
 def field_readings(name: str) -> tuple[str, str]:
     """Return the names by which servers know the field *name*, its parts left out.
 
-    Rack and qs end the name at the first bracket, some readers at a dot. PHP writes a
-    dot, and a bracket that is not closed, as ``_``: ``pay.to`` and ``pay[to`` are
-    ``pay_to``.
+    Rack and qs end the name at the first bracket, some readers at a dot, Zope at a
+    colon, Rails at a parenthesis. PHP writes a dot, and a bracket that is not closed,
+    as ``_``: ``pay.to`` and ``pay[to`` are ``pay_to``.
     """
     head, _, rest = name.partition("[")
     whole = head if "]" in rest else name
-    return _PARTS.split(name.lstrip("[]"), maxsplit=1)[0], whole.translate(_MANGLED)
+    parts = split_parts(name)
+    return parts[0] if parts else "", whole.translate(_MANGLED)
+
+
+def split_parts(name: str) -> list[str]:
+    """Return the parts of a field's name, such as ``to`` and ``lines``."""
+    return [part for part in _PARTS.split(name) if part]
 
 
 def field_names(name: str) -> frozenset[str]:
@@ -80,7 +88,7 @@ def last_part(name: str) -> str | None:
     ASP.NET Core reads ``payment.amount`` and ``payment[amount]`` as ``amount`` where
     its handler calls the object ``payment``, and then no longer ``amount`` itself.
     """
-    parts = [part for part in _PARTS.split(name) if part]
+    parts = split_parts(name)
     return fold_name(parts[-1]) if len(parts) > 1 else None
 
 

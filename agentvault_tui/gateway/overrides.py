@@ -3,7 +3,9 @@
 Rails, Laravel, Symfony and Spring read the method from ``_method``, Salesforce from
 ``_HttpMethod``, LoopBack from ``$httpMethod``, and many proxies and frameworks from
 headers. Google's front ends read further headers from the query parameter
-``$httpHeaders``. WordPress reads the path of its API from ``rest_route``.
+``$httpHeaders``. WordPress reads the path of its API from ``rest_route``. Zope appends
+the name of a field ``x:method`` to the path, and Struts runs the method or action that
+a field ``method:x`` or ``action:x`` names.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from functools import lru_cache
 from typing import Final
 
 from agentvault_tui.errors import UnreadableRequestError
-from agentvault_tui.gateway.names import field_names, field_readings, fold_name
+from agentvault_tui.gateway.names import (
+    field_names,
+    field_readings,
+    fold_case,
+    fold_name,
+    split_parts,
+)
 from agentvault_tui.text import visible
 
 METHODS: Final = frozenset(
@@ -40,6 +48,10 @@ _NAMES: Final = frozenset(
 )
 _ROUTE: Final = fold_name("rest_route")
 """`WP::parse_request` takes it from a form, then from the query, then the path."""
+_TYPED_ROUTES: Final = frozenset(
+    fold_name(name) for name in ("method", "action", "default_method", "default_action")
+)
+"""`ZPublisher.HTTPRequest` takes them after a colon, Struts before one."""
 
 
 def is_override(name: str, value: object) -> bool:
@@ -96,9 +108,14 @@ def check_routes(where: str, names: Iterable[str]) -> None:
         UnreadableRequestError: 400 ``route_override``.
     """
     for name in names:
-        if _ROUTE in field_names(name):
+        if _ROUTE in field_names(name) or _is_typed_route(name):
             raise UnreadableRequestError(
                 "route_override",
                 f"the {where} asks for another path: {visible(name, 60)}. If that is"
                 " something else to the service, its route may name it in read",
             )
+
+
+def _is_typed_route(name: str) -> bool:
+    colon = not name.isalnum() and ":" in fold_case(name)
+    return colon and not _TYPED_ROUTES.isdisjoint(map(fold_name, split_parts(name)))

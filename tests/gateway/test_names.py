@@ -33,9 +33,16 @@ def test_the_turkish_i_folds_to_i(name: str) -> None:
     assert fold_name(name) == "recipient"
 
 
-@pytest.mark.parametrize("name", ["to", "to[]", "to.x", "to[0]", "[to]", "T_o[a][b]"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("to", "to[]", "to.x", "to[0]", "[to]", "T_o[a][b]", "to:lines", "to(1i)"),
+        *("to['x']", 'to["x"]', "!to", ":to", "to*", "to\u200b", "to\uff1alines"),
+    ],
+)
 def test_parts_of_one_field_have_the_same_base(name: str) -> None:
-    """PHP, Rack and Express read all of these as ``to``, or as a part of it."""
+    """PHP, Rack, Express, Rails, Spring and Zope read each of these as ``to``, or as a
+    part of it."""
     assert "to" in field_names(name)
 
 
@@ -63,7 +70,9 @@ def test_parts_of_different_rows_are_not_alike() -> None:
     assert alike_fields(["rows[1][12]", "rows[11][2]", "a[b]", "a_c"]) is None
 
 
-@pytest.mark.parametrize("name", ["pay.amount", "pay[amount]", "a[b].Amount"])
+@pytest.mark.parametrize(
+    "name", ["pay.amount", "pay[amount]", "a[b].Amount", "pay['amount']"]
+)
 def test_the_last_part_of_a_name_is_a_name(name: str) -> None:
     """ASP.NET Core binds it where its handler calls the object so."""
     assert last_part(name) == "amount"

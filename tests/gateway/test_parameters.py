@@ -230,6 +230,22 @@ def test_repeated_queries_and_headers_are_unclear_or_counted(parse: Parse) -> No
     assert read == {"amount": None, "ids": 2, "tag": "a, b", "tags": 2}
 
 
+SUFFIXED = (
+    *(b"amount[]", b"amount:int", b"amount(1i)", b"!amount", b":amount", b"amount'"),
+    *(b"pay['amount']", b'pay["amount"]', b"pay(amount)", b"amount:int:required"),
+)
+
+
+@pytest.mark.parametrize("name", SUFFIXED)
+def test_a_name_with_a_suffix_is_another_spelling(parse: Parse, name: bytes) -> None:
+    """Zope, Rails and Spring read it as the name without it, in query and form."""
+    rule = 'amount = "query:amount"'
+    query = name.decode().replace('"', "%22")
+    assert parameters(parse, rule, path=f"/p?amount=5&{query}=9") == {"amount": None}
+    rule = 'amount = "body:/amount"'
+    assert parameters(parse, rule, name + b"=9", FORM) == {"amount": None}
+
+
 @pytest.mark.parametrize(
     "query", ["n=1&n[]=2", "n=1&n[0]=2", "N=1", "n=1&n.x=2", "n=1&a.n=2", "n=1&a[n]=2"]
 )
@@ -251,7 +267,7 @@ def test_a_query_in_two_spellings_is_unclear(
         (b"application/json", b'{"amount": 9000}', False),
         (b"application/json", b'{"Amount": 9000}', False),
         (FORM[1], b"amount=9000", False),
-        (FORM[1], b"amount[]=9000", False),
+        *[(FORM[1], one + b"=9000", False) for one in SUFFIXED],
     ],
 )
 def test_a_body_says_nothing_else_than_the_query(
