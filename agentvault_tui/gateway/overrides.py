@@ -1,11 +1,13 @@
-"""Fields and headers that services read as the method or path of a request.
+"""Fields and headers that services read as method, path or media type of a request.
 
 Rails, Laravel, Symfony and Spring read the method from ``_method``, Salesforce from
 ``_HttpMethod``, LoopBack from ``$httpMethod``, and many proxies and frameworks from
 headers. Google's front ends read further headers from the query parameter
 ``$httpHeaders``. WordPress reads the path of its API from ``rest_route``. Zope appends
 the name of a field ``x:method`` to the path, and Struts runs the method or action that
-a field ``method:x`` or ``action:x`` names.
+a field ``method:x`` or ``action:x`` names. Google takes the ``Content-Type`` from
+``$ct``, Elasticsearch from ``source_content_type``, Parse from ``_ContentType``, and
+Django REST framework before 3.3 reads the form field ``_content`` as the body.
 """
 
 from __future__ import annotations
@@ -48,6 +50,9 @@ _NAMES: Final = frozenset(
 )
 _ROUTE: Final = fold_name("rest_route")
 """`WP::parse_request` takes it from a form, then from the query, then the path."""
+_TYPES: Final = frozenset({"$ct", "sourcecontenttype"})
+_MARKED_TYPES: Final = frozenset({"content", "contenttype"})
+"""After an underscore: without it, APIs have them for their own content."""
 _TYPED_ROUTES: Final = frozenset(
     fold_name(name) for name in ("method", "action", "default_method", "default_action")
 )
@@ -119,3 +124,32 @@ def check_routes(where: str, names: Iterable[str]) -> None:
 def _is_typed_route(name: str) -> bool:
     colon = not name.isalnum() and ":" in fold_case(name)
     return colon and not _TYPED_ROUTES.isdisjoint(map(fold_name, split_parts(name)))
+
+
+def check_types(where: str, names: Iterable[str]) -> None:
+    """Refuse fields by which a service may take a body for one of another type.
+
+    Args:
+        where: the part of the request that has them, for the message.
+        names: of its fields, without those that the route itself reads.
+
+    Raises:
+        UnreadableRequestError: 400 ``type_override``.
+    """
+    for name in names:
+        if _is_type(name):
+            raise UnreadableRequestError(
+                "type_override",
+                f"the {where} asks for another type: {visible(name, 60)}. If that is"
+                " something else to the service, its route may name it in read",
+            )
+
+
+@lru_cache(maxsize=1024)
+def _is_type(name: str) -> bool:
+    for one in field_readings(name):
+        fold = fold_name(one)
+        marked = fold in _MARKED_TYPES and fold_case(one).strip().startswith("_")
+        if marked or fold in _TYPES:
+            return True
+    return False

@@ -146,6 +146,39 @@ def test_other_fields_and_declared_ones_are_no_path() -> None:
         read("", "/items/1?rest_route=1", FORM, body=b"rest_route=1")
 
 
+TYPE_NAMES = (
+    *("$ct", "%24CT", "$ct[]", "source_content_type", "Source-Content-Type"),
+    *("_content_type", "_ContentType", "_content", "_CONTENT[]", "%5Fcontent"),
+)
+
+
+@pytest.mark.parametrize("name", TYPE_NAMES)
+@pytest.mark.parametrize("place", ["query", "form", "json"])
+def test_no_field_asks_for_another_type(name: str, place: str) -> None:
+    """Google, Elasticsearch, Parse and Django REST framework would read the body as
+    another one than it was decided as; a route may declare the name."""
+    path, header, body = "/items/1", FORM, b"a=1"
+    if place == "query":
+        path = f"/items/1?a=1&{name}=message/rfc822"
+    elif place == "form":
+        body = f"a=1&{name}=message/rfc822".encode()
+    else:
+        header, body = JSON, f'{{"{unquote_plus(name)}": "message/rfc822"}}'.encode()
+    for keys in ("", "method_override = false"):
+        with pytest.raises(UnreadableRequestError) as refused:
+            read(keys, path, header, body=body)
+        assert (refused.value.code, refused.value.status) == ("type_override", 400)
+    declared = unquote_plus(name)
+    route = f'read = ["query:{declared}", "body:/{declared}"]\n'
+    read("", path, header, body=body, route=route)
+
+
+def test_content_of_an_api_asks_for_no_other_type() -> None:
+    """Contentful has the query ``content_type``, and Stripe the field ``source``."""
+    read("", "/items/1?content_type=page&source=x&ct=1")
+    read("", "/items/1", JSON, body=b'{"content": "x", "content_type": "image/png"}')
+
+
 async def test_an_override_reaches_no_service_and_no_person(stand: Stand) -> None:
     """It is recorded as refused before a person is asked."""
     await stand.service(ROUTES.replace("write:calendar", "send:payment"))
