@@ -58,8 +58,10 @@ other name, and retain it."""
 _WIDE: Final = re.compile("utf-(16|32)(?:-[bl]e)?")
 _ASCII: Final = bytes(range(32, 127))
 _DROPPED: Final = frozenset(
-    "alt-svc clear-site-data set-cookie set-cookie2 strict-transport-security".split()  # noqa: SIM905
+    "alt-svc clear-site-data set-cookie set-cookie2 strict-transport-security"  # noqa: SIM905
+    " www-authenticate".split()
 )
+"""Of answers: for the holder of the credential, or about the broker's own origin."""
 _PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
 

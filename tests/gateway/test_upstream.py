@@ -419,6 +419,7 @@ async def test_headers_of_one_hop_stay_there(
     stand.upstream.answer = answers(
         b"200 OK\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-End: 2\r\n"
         b"Set-Cookie: session=credential\r\nAgentVault-Decision: dec_forged\r\n"
+        b'WWW-Authenticate: Bearer resource_metadata="https://evil.test/"\r\n'
         b"Date: Tue, 24 Nov 2026 00:00:00 GMT\r\nKeep-Alive: timeout=5",
         b"",
     )
@@ -449,7 +450,8 @@ async def test_headers_of_one_hop_stay_there(
     assert not names & sent.keys()
     assert sent["accept"] == "kept/one"
     assert reply.headers["x-end"] == "2"
-    assert not {"x-hop", "set-cookie", "keep-alive"} & reply.headers.keys()
+    dropped = {"x-hop", "set-cookie", "keep-alive", "www-authenticate"}
+    assert not dropped & reply.headers.keys()
     assert reply.headers.get_list("date") == ["Tue, 24 Nov 2026 00:00:00 GMT"]
     assert reply.headers["agentvault-decision"] != "dec_forged"
     assert "cache-control" not in reply.headers
