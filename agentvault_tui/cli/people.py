@@ -17,7 +17,7 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.model import Draft
-from agentvault_tui.model.event import LOOSENED, user_changed
+from agentvault_tui.model.event import LOOSENED, gives_rights, user_changed
 from agentvault_tui.operator_api import calls, requests
 
 if TYPE_CHECKING:
@@ -107,9 +107,9 @@ def record_change(
             raise sign_in_needed(error, who) from None
         draft = user_changed(session.operator, change, name, sub, held)
         takes = takes or change == "removed"
-        who = "changing people"
-        if not takes and check_factor(session, error, who):
-            # Where a setting has ended that a factor is asked for, alerts say so.
+        if not takes:
+            check_factor(session, error, "changing people")
+        if not takes and gives_rights(change, held):
             summary = f"change a person of the tenant: {change} {draft.resource}"
             draft.detail[LOOSENED] = loosened_here(session, "people", summary)
         asyncio.run(_commit(session, draft))

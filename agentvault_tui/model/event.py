@@ -207,6 +207,16 @@ def loosens(event: Event) -> bool:
 PERSON_CHANGES: Final = ("added", "role", "password", "factor", "passkey", "removed")
 
 
+def gives_rights(change: str, roles: Iterable[str]) -> bool:
+    """Check whether a change of a person may let them do more.
+
+    Args:
+        change: one of `PERSON_CHANGES`.
+        roles: as `user_changed` takes them.
+    """
+    return change != "removed" and (change not in {"added", "role"} or any(roles))
+
+
 def user_changed(
     actor: Actor, change: str, user: str, sub: str, roles: Iterable[str]
 ) -> Draft:

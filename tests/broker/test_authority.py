@@ -207,7 +207,33 @@ async def test_by_claim_people_are_changed_by_approvers_alone(bench: Bench) -> N
     changed = await seat.post("tenant/people", **PERSON)
     assert changed.json() == {"by": {"id": "auth0|ann", "name": "ann"}}
     (event,) = await bench.events("tenant.user_changed")
+    loosened = event.detail.pop("loosened")
     assert (event.actor.name, event.action, event.detail) == ("ann", "role", PERSON)
+    assert (loosened["kinds"], loosened["proof"]) == (["people"], "uid")
+
+
+@pytest.mark.parametrize(
+    ("change", "roles", "loosens"),
+    [
+        ("added", ["approver"], True),
+        ("role", ["operator"], True),
+        ("password", [], True),
+        ("factor", [], True),
+        ("passkey", [], True),
+        ("added", [], False),
+        ("role", [], False),
+        ("removed", [], False),
+    ],
+)
+async def test_a_change_of_people_that_gives_is_recorded_as_loosening(
+    seat: Seat, change: str, roles: list[str], loosens: bool
+) -> None:
+    """Alerts read that member, and nothing else says that more is allowed."""
+    seat.bench.broker.reaching.kind = "embedded"
+    body = {**PERSON, "change": change, "roles": roles}
+    assert (await seat.post("tenant/people", **body)).status_code == 200
+    (event,) = await seat.bench.events("tenant.user_changed")
+    assert ("loosened" in event.detail) is loosens
 
 
 async def test_whose_people_they_are_decides(seat: Seat) -> None:

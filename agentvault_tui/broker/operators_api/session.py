@@ -24,6 +24,7 @@ from agentvault_tui.broker.operators_api.wire import (
     operator_of,
     route,
 )
+from agentvault_tui.broker.riders import Rider, record_of, ride
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered, pages_at
 from agentvault_tui.broker.usecases.changes import Wanted
@@ -32,7 +33,7 @@ from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model import Actor
 from agentvault_tui.model.claims import SIGN_IN_FRESH_S
-from agentvault_tui.model.event import PERSON_CHANGES, user_changed
+from agentvault_tui.model.event import PERSON_CHANGES, gives_rights, user_changed
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
@@ -143,14 +144,21 @@ def people_routes(
         else:
             actor = authority.named(operator)
         # Noted first: who removes the last approver ends nothing by it.
-        if await authority.by_factor(operator) and body.change != "removed":
-            summary = f"change a person of the tenant: {visible(about, 120)}"
+        if body.change == "removed":
+            return await record(body, actor, None)
+        summary = f"change a person of the tenant: {visible(about, 120)}"
+        if await authority.by_factor(operator):
             details = {"change": body.change, "roles": list(body.roles)}
             wanted = Wanted(
                 *(("people",), summary, visible(body.user, 60), ()), details=details
             )
             return await changing.hold(request, body, wanted, actor)
-        return await record(body, actor, None)
+        if not gives_rights(body.change, body.roles):
+            return await record(body, actor, None)
+        by = [{"sub": actor.id, "name": actor.name}]
+        loosened = record_of(("people",), summary, (), None, proof="uid", by=by)
+        with ride(Rider(actor, loosened)):
+            return await record(body, actor, None)
 
     async def record(
         body: asks.PeopleRequest, actor: Actor, _: object
