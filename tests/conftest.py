@@ -65,8 +65,8 @@ _WHOLE = {
     *("dialogs", "mcp", "provision", "test_calls_documented.py"),
 }
 """Folders, and a file, whose tests put a whole broker, gateway or console together."""
-_ASYNCIO = {"console", "e2e", "snapshots", "watch"}
-"""Folders whose tests run a console's app, or count the turns of asyncio's loop."""
+_ASYNCIO = {"console", "e2e", "snapshots"}
+"""Folders whose tests run a console's app."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
