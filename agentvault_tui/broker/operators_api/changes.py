@@ -138,7 +138,11 @@ class Loosening(Generic[BodyT, AnswerT]):
             done = await self.perform(body, actor, How(path, False, actor))
             return await answer_in_parts(request, done, self.call.status)
         # Before others have their turn: the approver is shown what was judged.
-        wanted = replace(wanted, basis=basis(authority.broker, wanted.subjects))
+        try:
+            wanted = replace(wanted, basis=basis(authority.broker, wanted.subjects))
+        except NotFoundError:
+            await authority.actor(seat, Need.GIVE, about)  # who may not ask learns less
+            raise
         by_factor = await authority.by_factor(seat) and not (
             exempt and not authority.is_elsewhere(seat)
         )
