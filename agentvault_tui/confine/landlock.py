@@ -64,7 +64,7 @@ def weaker_than_promised(version: int, ports: Iterable[int]) -> tuple[str, ...]:
         "a daemon of the command may live on after the run",
         "files that hosts, editors and git obey, such as .git/hooks, can be written",
         "modes, owners and times of files that are yours can be changed anywhere",
-        "your terminal is the command's too, with its mode and its keys",
+        "your terminal, or a socket as standard stream, is the command's too",
         "servers cannot listen, and shared memory of System V is refused",
         "there is no /tmp of its own: TMPDIR names a folder in its home",
         "attempts to reach something else are seen at the proxy only",

@@ -32,7 +32,7 @@ def test_the_strongest_that_is_left_is_landlock(
     assert found.kind is Means.LANDLOCK
     assert found.names == ("Landlock ABI 5", "seccomp")
     assert found.because == "no bubblewrap: install it"
-    assert len(found.weaker([7718])) == 8
+    assert len(found.weaker([7718])) == 9
 
 
 @pytest.mark.usefixtures("without_namespaces")

@@ -26,6 +26,7 @@ from agentvault_tui.clock import SystemClock
 from agentvault_tui.console import run
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.home import Home
+from agentvault_tui.console_settings import ConsoleSettings
 from agentvault_tui.settings import BrokerSettings, Settings
 
 class SetClock(SystemClock):
@@ -37,7 +38,7 @@ home = Home.locate(Path(sys.argv[2]))
 if sys.argv[1] == "serve":
     settings = Settings(broker=BrokerSettings(listen="127.0.0.1:0"))
     sys.exit(serve.run(home, settings, clock=SetClock(), gateway=Gateway))
-sys.exit(run(home.socket, read_only=False, settings=Settings(), clock=SetClock(),
+sys.exit(run(home.socket, read_only=False, settings=ConsoleSettings(), clock=SetClock(),
              memory_folder=home.socket.parent.parent, config_folder=home.config))
 """
 """Both take a clock that a file sets; the boot clock goes on, as it does."""

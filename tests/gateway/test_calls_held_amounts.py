@@ -46,7 +46,7 @@ async def test_each_face_shows_the_amount_with_its_unit(
     assert answer.json()["parameters"] == {"amount": 4200, "currency": "USD"}
     item = decode(answer.content, StepUpInfo)
     row = Intake().stepup(item)
-    assert dict(row.parameters)["amount"] == shown
+    assert dict(row.members)["amount"] == shown
     assert row.gist == shown.partition(" (")[0]
     print_stepup(Output(), item, (), "olga", None)
     assert shown in capsys.readouterr().out
@@ -119,4 +119,4 @@ async def test_no_words_of_an_agent_are_taken_for_a_unit(stand: Stand) -> None:
     answer = await stand.bench.read(f"/api/agents/stepup/{stepup.id}")
     row = Intake().stepup(decode(answer.content, StepUpInfo))
     assert row.gist == "amount unclear"
-    assert dict(row.parameters)["amount"].startswith(f'"{SHOWN}" (no number')
+    assert dict(row.members)["amount"].startswith(f'"{SHOWN}" (no number')

@@ -66,8 +66,17 @@ class Operator:
         return self._until(lambda shown: any(text in shown for text in texts), texts)
 
     def sees(self, *texts: str) -> str:
-        """Wait until the screen shows all of *texts*, and return all it shows."""
-        return self._until(lambda shown: all(text in shown for text in texts), texts)
+        """Wait until the screen shows all of *texts*, and return all it shows.
+
+        Words stand in columns: how many blanks there are between them does not count.
+        """
+        sought = [" ".join(text.split()) for text in texts]
+
+        def seen(shown: str) -> bool:
+            words = " ".join(shown.split())
+            return all(text in words for text in sought)
+
+        return self._until(seen, texts)
 
     def leave(self, *texts: str) -> None:
         """See *texts*, press Esc, and wait until none is on the screen any more."""

@@ -68,7 +68,7 @@ async def test_peers_that_wait_are_parsed_one_after_another() -> None:
     assert (a.content, b.content) == (b"a" * SLICE * 6, b"b" * SLICE * 6)
     last = len(parsed) - 1 - parsed[::-1].index("a")
     assert "b" in parsed[: parsed.index("b") + 2]
-    assert parsed[:last].count("b") >= 4
+    assert parsed[:last].count("b") >= 2
     assert a.held == b.held == [True, False]
 
 
