@@ -100,7 +100,7 @@ _OF_GITHUB: Final = re.compile(r"copilot.*|agents|hooks|lsp\.json|plugin|skills"
 
 
 _MOST_READINGS: Final = 16
-_URL_SCHEME: Final = re.compile(r"(?:file:|[a-z][a-z0-9+.-]*:/)/*", re.IGNORECASE)
+_URL_SCHEME: Final = re.compile(r"(?:file:|[a-z][a-z0-9+.-]{0,31}:/)/*", re.IGNORECASE)
 _OF_PROCESS: Final = re.compile(r"//?(?:proc|dev/fd|dev/std[a-z]+)(?:/|$)")
 """Paths that lead elsewhere in another process: ``/proc/self/cwd`` (proc(5))."""
 _WORKTREE: Final = re.compile(r"/\.claude/worktrees/(?=[^/.])")

@@ -320,7 +320,8 @@ def test_the_broker_reads_what_was_set_while_it_did_not_run(
     try:
         type_in(b"other")
         answer = av(*line)
-        assert answer.code == 1
+        # 1: the home is in use. 3: an approver of the home would have to agree.
+        assert answer.code in {1, 3}
         assert "broker" in answer.err
     finally:
         moved.rename(socket)

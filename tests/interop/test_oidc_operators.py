@@ -180,7 +180,6 @@ async def test_the_dialog_shows_the_code_and_then_who_said_yes(
         await shown(app, device["verification_uri"])
         await approved(vault, device, URSULA, "approver")
         await shown(app, "approved by ursula")
-        await pilot.press("escape")
     assert agent.poll(asked).json()["authorization_details"] == [PAYMENT]
 
 
