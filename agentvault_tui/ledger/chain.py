@@ -199,9 +199,9 @@ def _collect(value: object, words: list[str]) -> None:
     if isinstance(value, str):
         words.append(value)
     elif isinstance(value, dict):
-        # Sorted by code point, ASCII names are as RFC 8785 has them. What has others
-        # was read from canonical text, and is in its order.
-        for name in sorted(value) if "".join(value).isascii() else value:
+        # RFC 8785, section 3.2.3: by UTF-16 units. ASCII sorts alike by code point.
+        ordinary = "".join(value).isascii()
+        for name in sorted(value, key=None if ordinary else _utf16):
             words.append(name)
             _collect(value[name], words)
     elif isinstance(value, (list, tuple)):
@@ -211,6 +211,10 @@ def _collect(value: object, words: list[str]) -> None:
         words.append(canonical_text(value))
     elif isinstance(value, int) and not isinstance(value, bool):
         words.append(str(value))
+
+
+def _utf16(name: str) -> bytes:
+    return name.encode("utf-16-be", "surrogatepass")
 
 
 def _shorten(draft: Draft) -> Draft:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.ledger_kit import decision
 
@@ -72,6 +72,8 @@ def test_members_are_sorted_as_rfc_8785_sorts(value: dict[str, int]) -> None:
 
 
 @pytest.mark.slow
+@example({"\x80": None, "": None}, "", "")
+@example({"\ufb33": 1, "\U0001f600": 2, "z": 3}, "", "")
 @given(st.dictionaries(_wild_text, _wild, max_size=5), _wild_text, _wild_text)
 def test_nothing_an_agent_sends_makes_a_body_fail(
     detail: dict[str, Any], name: str, resource: str
