@@ -94,7 +94,7 @@ def test_an_incident_takes_fewer_than_twenty_keys(
         operator.press("r")
         operator.sees("Ends        1 token")
         operator.decide("y", "closed here")
-        operator.leave("answered after")
+        operator.leave("answered in")
         # Keep the evidence.
         operator.press("L")
         operator.sees("on screen verified here", " denied ", "agent revoked")

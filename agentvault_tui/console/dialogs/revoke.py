@@ -117,7 +117,7 @@ class RevokeDialog(Confirm[Revoked]):
             s for s in row.upstream or ended.upstream if s.status != "withdrawn"
         ]
         steps = [_upstream(pen, step) for step in pending_steps]
-        answered = f"{ended.ended}, answered after {ended.round_trip_ms:.1f} ms"
+        answered = f"{ended.ended}, answered in {ended.round_trip_ms:.1f} ms"
         return [
             pen.stage("done", "closed here", ended.here),
             *(steps or [pen.stage("done", "tenant", "holds nothing of it")]),

@@ -155,7 +155,7 @@ class ServicesPane(Pane):
             return (*start, ("", p.muted), (pen.clip(problem, room), style))
         origin = pen.clip(service.origin, max(room // 2, 8)) + "  "
         now, used = self.mirror.clock.now(), service.last_used_at
-        when = f"last used {ago(used, now)}" if used else "not used since the start"
+        when = f"used {ago(used, now)}" if used else "not used since the start"
         note = f"{when}, {service.credential.kind}"
         text = pen.clip(note, max(room - cell_width(origin), 8))
         return (*start, (origin, p.muted), (text, p.text))

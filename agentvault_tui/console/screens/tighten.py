@@ -101,7 +101,7 @@ class AdvicePane(ReadPane[AdviceInfo]):
             (shown(row.scope), p.text),
         )
         seen = row.evidence
-        counts = f"{plural(seen.count, 'use')}, would have refused"
+        counts = f"{plural(seen.count, 'use')}, would refuse"
         counts = f"{counts} {seen.would_have_refused:,}"
         if seen.prompts_saved:
             counts = f"would have spared {plural(seen.prompts_saved, 'prompt')}"
