@@ -11,6 +11,10 @@ MOST_URLS: Final = 512
 _SCHEME: Final = re.compile("https?:", re.IGNORECASE)
 _CLOSING: Final = ".,;:!?)]}>*_'\"`"
 """Marks of a sentence or of Markdown that may follow a URL."""
+_BLANKS: Final = re.compile(r"[^\S\x1c-\x1f\x85]+")
+"""Characters that end a word in Python and in JavaScript. JavaScript's ``\\s`` has no
+U+001C to U+001F and no U+0085, so that the host of ``https://a.test\\x1f@b.test`` is
+``b.test`` to Gemini CLI."""
 
 
 def find_urls(texts: Iterable[str]) -> list[str]:
@@ -35,7 +39,7 @@ def find_urls(texts: Iterable[str]) -> list[str]:
 
 def _urls_of(text: str) -> Iterator[str]:
     """Yield each URL; also one inside another one, such as after a comma."""
-    for word in text.split():
+    for word in _BLANKS.split(text):
         for scheme in _SCHEME.finditer(word):
             url = word[scheme.start() :]
             yield from (url, url.rstrip(_CLOSING))
