@@ -20,7 +20,7 @@ from agentvault_tui.errors import UnreadableRequestError
 from agentvault_tui.gateway.content import Fields, member_names
 from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
-from agentvault_tui.gateway.names import field_names, readings
+from agentvault_tui.gateway.names import field_names, readings, split_parts
 from agentvault_tui.gateway.sources import COMMIT_ID, Source
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute
@@ -206,8 +206,8 @@ class _ParameterReader:
     def is_stated_again(self, capture: str, parameter: str = "") -> bool:
         """Check whether a service may read another value for a capture of the path.
 
-        Frameworks merge path, query, body and headers in different orders. Equal values
-        are one to all of them.
+        Frameworks merge path, query, body and headers in different orders. To all of
+        them an equal value is the same one, if it is stated once and as a plain text.
 
         Args:
             capture: its name.
@@ -215,17 +215,17 @@ class _ParameterReader:
                 for inside of objects.
         """
         names, value = field_names(capture), self._parts.captures[capture]
-        others = (one for name in names for one in self._others.get(name, ()))
-        if any(one != value for one in others):
+        others = [one for name in names for one in self._others.get(name, ())]
+        if others not in ([], [value]):
             return True
         return parameter in COUNTED and not names.isdisjoint(self._inner)
 
     @cached_property
-    def _others(self) -> dict[str, set[str | None]]:
+    def _others(self) -> dict[str, list[str | None]]:
         """Return the values next to the path by all names that services may read.
 
-        Values are left out if the route's file says that the service reads them as
-        something else.
+        A value is None under a name with parts: ``id[$ne]`` is an object. Values are
+        left out if the route's file says that the service reads them as something else.
         """
         parts, route = self._parts, self._parts.route
         declared = {(s.kind, s.name or s.pointer[0]) for s in route.declared}
@@ -236,12 +236,13 @@ class _ParameterReader:
             *(("body", *one) for one in parts.fields.top()),
             *(("header", *one) for one in headers),
         ]
-        others: dict[str, set[str | None]] = {}
+        others: dict[str, list[str | None]] = {}
         for kind, name, value in stated:
             if (kind, name) not in declared:
                 plain = name.removeprefix("x-") if kind == "header" else name
+                text = plain_name(value) if name in split_parts(name) else None
                 for one in readings(name) | readings(plain):
-                    others.setdefault(one, set()).add(plain_name(value))
+                    others.setdefault(one, []).append(text)
         return others
 
     def _texts(self, name: str, source: Source) -> list[str] | None:

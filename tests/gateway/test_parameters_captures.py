@@ -88,6 +88,27 @@ def test_a_capture_that_is_stated_again_with_its_value_is_clear(
 
 
 @pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("?id%5B%24ne%5D=5", b""),
+        ("?id%5B%5D=5", b""),
+        ("?id.gt=5", b""),
+        ("", b"id[$ne]=5"),
+        ("?id=5&id=5", b""),
+        ("?id=5", b"ID=5"),
+    ],
+)
+def test_the_value_of_a_capture_in_a_list_or_an_object_is_unclear(
+    parse: Parse, query: str, body: bytes
+) -> None:
+    """Express reads ``id[$ne]=5`` as a query of MongoDB for all others, and ASP.NET
+    joins two values to ``5,5``."""
+    service = parse(f'{POSTS}resource = "post:{{id}}"')
+    action = action_of(service, "POST", f"/posts/5{query}", FORM, body=body or b"a=1")
+    assert decided(action) is Outcome.ESCALATED
+
+
+@pytest.mark.parametrize(
     ("read", "query", "headers", "body"),
     [
         ("body:/id", "", (JSON,), b'{"id": 7}'),
