@@ -1,9 +1,9 @@
 """The standard streams of a confined command: pipes, and a terminal of its own.
 
 A descriptor is a way out. ``/proc/self/fd/0`` opens its file again, with the user's
-rights. A socket belongs to the network in which it was made, and can be connected
-anew. A terminal is shared with all that run at it: its mode, its line discipline and
-its foreground are the user's. So the command gets none of `run`'s own streams.
+rights. A socket belongs to the network in which it was made, and can be connected to
+another address there. All programs at a terminal share its mode, its line discipline
+and its foreground. So the command gets copies of `run`'s own streams.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, Final
 
 _PIECE: Final = 65_536
 _BACKGROUND_MS: Final = 500
-"""Between two looks whether `run` is in the terminal's foreground by now."""
+"""Between two checks whether `run` is in the terminal's foreground."""
 
 
 class CommandStreams:
-    """What a command gets in the place of `run`'s standard streams."""
+    """The standard streams of a command, in the place of those of `run`."""
 
     def __init__(self) -> None:
         """Open its streams; nothing is copied before `begin`."""
@@ -99,7 +99,7 @@ class CommandStreams:
 
 
 class _Terminal:
-    """A terminal between the user's and the command."""
+    """The command's terminal, copied to and from the user's."""
 
     def __init__(self, outer: int) -> None:
         """Open it, as large as the user's and in the same state.
@@ -120,7 +120,7 @@ class _Terminal:
         """Follow the user's terminal: its size, and its foreground."""
         for number, handler in (
             (signal.SIGWINCH, self._resize),
-            (signal.SIGCONT, self._continue),
+            (signal.SIGCONT, self._set_raw),
         ):
             self._handlers[number] = signal.signal(number, handler)
 
@@ -139,9 +139,9 @@ class _Terminal:
         for one in (ended, both):
             one.register(self._keys, 0)  # says when the command's side is closed
         both.register(0, select.POLLIN)
-        with suppress(OSError, termios.error):
+        with suppress(OSError):
             while True:
-                ready = both.poll() if self._continue() else ended.poll(_BACKGROUND_MS)
+                ready = both.poll() if self._set_raw() else ended.poll(_BACKGROUND_MS)
                 if any(file == self._keys for file, _ in ready):
                     break
                 if ready and self._is_ours():
@@ -150,18 +150,19 @@ class _Terminal:
     def _is_ours(self) -> bool:
         return os.tcgetpgrp(self.outer) == os.getpgrp()
 
-    def _continue(self, *_: object) -> bool:
-        """Leave keys to the command's terminal, if `run` is in the foreground.
+    def _set_raw(self, *_: object) -> bool:
+        """Set the user's terminal to raw mode, if `run` is in the foreground.
 
         Returns:
             whether it is.
         """
-        if not self._is_ours():
-            return False
-        if not self._raw or termios.tcgetattr(self.outer) == self._state:
-            self._raw = True
-            tty.setraw(self.outer, termios.TCSANOW)
-        return True
+        with suppress(OSError, termios.error):  # no terminal of this session any more
+            if self._is_ours():
+                if not self._raw or termios.tcgetattr(self.outer) == self._state:
+                    self._raw = True
+                    tty.setraw(self.outer, termios.TCSANOW)
+                return True
+        return False
 
     def _resize(self, *_: object) -> None:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""A confined command has the terminal, and reaches nothing outside through it."""
+"""A confined command has a terminal of its own, and cannot reach the user's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ class Terminal:
         os.write(self._ours, text)
 
     def until(self, text: bytes) -> bytes:
-        """Read until the screen has *text*; return all that it has had."""
+        """Read until the screen has *text*; return everything that was printed."""
         ends = time.monotonic() + PATIENT
         while text not in self.shown:
             assert time.monotonic() < ends, self.shown
@@ -292,3 +293,29 @@ def test_input_that_does_not_end_holds_nothing_up(
         process.stdin.flush()
         assert process.wait(PATIENT) == 0
         assert process.stdout.read() == b"first\n"
+
+
+def test_it_ends_at_a_terminal_that_its_session_does_not_have() -> None:
+    """Such as one that was hung up: SIGCONT follows, and ends nothing."""
+    code = (
+        "import os, signal\n"
+        "from agentvault_tui.cli.run_terminal import CommandStreams\n"
+        "streams = CommandStreams()\n"
+        "streams.begin()\n"
+        "os.write(streams.numbers[1], b'shown')\n"
+        "os.kill(os.getpid(), signal.SIGCONT)\n"
+        "streams.restore()\n"
+    )
+    ours, theirs = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        start_new_session=True,
+        timeout=PATIENT,
+        check=False,
+    )
+    shown = os.read(ours, 100)
+    os.close(ours)
+    os.close(theirs)
+    assert (done.returncode, shown) == (0, b"shown")
