@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from agentvault_tui.cli.run_own_files import check_own_files, own_program
 from agentvault_tui.errors import NotConfinedError
 from agentvault_tui.home import Home
 
-Check = Callable[[bool], None]
+Check = Callable[[], bool]
 
 
 @pytest.fixture
@@ -33,10 +32,15 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def check(home: Home, work: Path) -> Check:
-    def check(refused: bool) -> None:
-        with pytest.raises(NotConfinedError) if refused else nullcontext():
+def is_refused(home: Home, work: Path) -> Check:
+    """Return how to check whether a command that may write *work* is refused."""
+
+    def check() -> bool:
+        try:
             check_own_files(home, [work])
+        except NotConfinedError:
+            return True
+        return False
 
     return check
 
@@ -55,60 +59,60 @@ def check(home: Home, work: Path) -> Check:
     ],
 )
 def test_a_servers_program_that_the_command_could_change_refuses(
-    home: Home, work: Path, check: Check, words: list[str], refused: bool
+    home: Home, work: Path, is_refused: Check, words: list[str], refused: bool
 ) -> None:
     """The broker starts it outside, also when the command calls it."""
     named = [str(word).replace("WORK", str(work)) for word in words]
     (home.config / "mcp/files.toml").write_text(f"command = {json.dumps(named)}\n")
-    check(refused)
+    assert is_refused() is refused
 
 
 def test_a_file_that_a_setting_names_refuses(
-    home: Home, work: Path, check: Check
+    home: Home, work: Path, is_refused: Check
 ) -> None:
     """Such as keys of an issuer, by which it could make people of its own."""
     text = "[[people.issuers]]\njwks_file = {}\nname = 1\n"
     (home.config / "config.toml").write_text(text.format(json.dumps("/etc/passwd")))
-    check(False)
+    assert not is_refused()
     path = json.dumps(str(work / "server.py"))
     (home.config / "config.toml").write_text(text.format(path))
-    check(True)
+    assert is_refused()
     (home.config / "config.toml").write_text("[[broken")
-    check(False)
+    assert not is_refused()
 
 
 @pytest.mark.parametrize("name", ["services", "policy.cedar", "mcp/files.toml"])
 def test_a_link_in_the_home_refuses(
-    home: Home, work: Path, check: Check, name: str
+    home: Home, work: Path, is_refused: Check, name: str
 ) -> None:
     """A home may have its settings under version control, in another folder."""
     (home.config / name).symlink_to("/usr/share")
-    check(False)
+    assert not is_refused()
     (home.config / name).unlink()
     (home.config / name).symlink_to(work / "bin")
-    check(True)
+    assert is_refused()
 
 
 def test_links_of_agents_count_for_nothing(
-    home: Home, work: Path, check: Check
+    home: Home, work: Path, is_refused: Check
 ) -> None:
     """An agent makes them in its home directory, which AgentVault does not obey."""
     (home.homes / "agt_1").mkdir(parents=True)
     (home.homes / "agt_1/link").symlink_to(work)
-    check(False)
+    assert not is_refused()
 
 
 @pytest.mark.parametrize("name", ["PYTHONPATH", "LD_LIBRARY_PATH", "LD_PRELOAD"])
 @pytest.mark.parametrize("text", ["WORK/lib", "/usr/lib:WORK", "."])
 def test_a_variable_that_code_is_loaded_by_refuses(
-    work: Path, check: Check, name: str, text: str, monkeypatch: pytest.MonkeyPatch
+    work: Path, is_refused: Check, name: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start of AgentVault would load the command's code outside."""
     monkeypatch.chdir(work)
     monkeypatch.setenv(name, "/usr/lib")
-    check(False)
+    assert not is_refused()
     monkeypatch.setenv(name, text.replace("WORK", str(work)))
-    check(True)
+    assert is_refused()
 
 
 def test_its_own_code_refuses(home: Home) -> None:

@@ -41,10 +41,11 @@ NAMES = [
 
 def read(
     keys: str, path: str, *headers: Any, body: bytes = b"", route: str = ""
-) -> None:
+) -> str:
+    """Return the scope of a request."""
     text = f'origin = "https://a.test"\n{keys}\n{ROUTES}{route}'
     service = parse_service("a", text, shipped_catalogue(), None)  # type: ignore[arg-type]
-    action_of(service, "POST", path, *headers, body=body)
+    return action_of(service, "POST", path, *headers, body=body).action
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -141,7 +142,8 @@ def test_other_fields_and_declared_ones_are_no_path() -> None:
     read("", "/items/1?q=admin/users&route=1&rest=2&name:exact=x&filter[action]=x")
     read("", "/items/1", JSON, body=b'{"rest_route": "north"}')
     route = 'read = ["query:rest_route", "body:/rest_route"]\n'
-    read("", "/items/1?rest_route=1", FORM, body=b"rest_route=1", route=route)
+    form = "/items/1?rest_route=1", FORM
+    assert read("", *form, body=b"rest_route=1", route=route) == "write:calendar"
     with pytest.raises(UnreadableRequestError):
         read("", "/items/1?rest_route=1", FORM, body=b"rest_route=1")
 
@@ -175,8 +177,9 @@ def test_no_field_asks_for_another_type(name: str, place: str) -> None:
 
 def test_content_of_an_api_asks_for_no_other_type() -> None:
     """Contentful has the query ``content_type``, and Stripe the field ``source``."""
-    read("", "/items/1?content_type=page&source=x&ct=1")
-    read("", "/items/1", JSON, body=b'{"content": "x", "content_type": "image/png"}')
+    body = b'{"content": "x", "content_type": "image/png"}'
+    assert read("", "/items/1?content_type=page&source=x&ct=1") == "write:calendar"
+    assert read("", "/items/1", JSON, body=body) == "write:calendar"
 
 
 async def test_an_override_reaches_no_service_and_no_person(stand: Stand) -> None:
