@@ -406,7 +406,7 @@ def _print_agent(
     catalogue: dict[str, ScopeInfo],
     waiting: Iterable[StepUpInfo],
 ) -> None:
-    """Print everything that is known of one agent, in the console's words."""
+    """Print all facts about one agent, in the console's words."""
     from agentvault_tui.presenters.activity import read_activity
     from agentvault_tui.presenters.agent import AgentContext, facts
     from agentvault_tui.presenters.directory import Directory

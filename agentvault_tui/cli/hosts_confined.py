@@ -125,8 +125,8 @@ def _write(
     """Write files into an agent's home directory.
 
     Returns:
-        for each an empty text, as no copy is made of the agent's file; None if it was
-        the same before.
+        an empty text for each, because the agent's file is not copied; None for a file
+        that is unchanged.
 
     Raises:
         SettingsError: the agent has put a link or something else there.

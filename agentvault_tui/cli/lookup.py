@@ -18,7 +18,7 @@ from agentvault_tui.operator_api.requests import AgentQuery
 from agentvault_tui.operator_api.shapes import AgentInfo, AgentPage
 
 _CLOSE: Final = 0.8
-"""How much a mistyped name is alike: the ratio of `difflib.SequenceMatcher`."""
+"""The least ratio of a mistyped name (`difflib.SequenceMatcher`)."""
 _MOST: Final = 3
 """Names that are suggested."""
 

@@ -1,4 +1,4 @@
-"""Loosening changes that a command makes itself, because no broker runs."""
+"""Loosening changes that a command makes in the files, because no broker runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from agentvault_tui.errors import UnreachableError
 def check_factor(session: CliSession, error: UnreachableError, change: str) -> bool:
     """Refuse a change that needs a person's factor: there is no broker to prove it to.
 
-    Otherwise a program of the broker's user could end the broker, and make it.
+    Otherwise a program of the broker's user could end the broker, and then make the
+    change without a factor.
 
     Args:
         session: the command's session.
@@ -19,7 +20,7 @@ def check_factor(session: CliSession, error: UnreachableError, change: str) -> b
         change: such as ``changing people``.
 
     Returns:
-        whether a factor was asked for before, and a setting has ended that.
+        whether a setting has turned off the factor that was required before.
 
     Raises:
         UnreachableError: it needs a factor.
@@ -40,7 +41,7 @@ def check_factor(session: CliSession, error: UnreachableError, change: str) -> b
 
 
 def _has_approver(session: CliSession) -> bool:
-    """Check whether somebody can approve, as far as the home directory knows."""
+    """Check whether a person in the home directory's files can approve."""
     from agentvault_tui.tenant.file_store import is_kept
     from agentvault_tui.tenant.users import UserStore
 

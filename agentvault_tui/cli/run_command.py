@@ -169,7 +169,7 @@ class PlainCommand:
 
 def say(line: str) -> None:
     """Print one line next to the command's own output."""
-    # A confined command's keys go to a terminal of its own: ours may be raw.
+    # `CommandStreams` may have set our terminal to raw mode.
     end = "\r\n" if sys.stderr.isatty() else "\n"
     sys.stderr.write(f"agentvault run: {visible(line, _MOST_CELLS)}{end}")
     sys.stderr.flush()

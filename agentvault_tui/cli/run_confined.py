@@ -146,13 +146,13 @@ class PreparedRun:
         if bubblewrap is not None and not bubblewrap.mounts_descriptors:
             say(
                 f"bubblewrap {bubblewrap.version} follows paths while it mounts: until"
-                " this command ends, no other confined command starts that may write"
-                " its folders; 0.12.0 has no such limit"
+                " this command ends, no other confined command that may write its"
+                " folders starts; 0.12.0 has no such limit"
             )
         return weaker
 
     def _say_left(self) -> None:
-        """Name the files of the command that programs outside now obey."""
+        """Print the files of the command that programs outside read by themselves."""
         for line in find_left(self.view).lines():
             say(line)
 
@@ -226,11 +226,11 @@ def prepare(
         _check_needs_no_namespaces(options, view)
     remember_given(view, home)
     for folder in view.omitted:
-        say(f"{folder} is on PATH and is not shown to it: it may hold secrets of yours")
+        say(f"{folder} of PATH is hidden from the command: it may hold your secrets")
     for folder in view.protection.shared:
         say(
             f"{folder} is read-only: its files have further names outside (hard links),"
-            " as those of uv, pnpm and conda do; to allow that they change there too:"
+            " as uv, pnpm and conda make them; to let the command change these too:"
             f" --write {folder}"
         )
     variables = {
@@ -257,7 +257,7 @@ def _check_needs_no_namespaces(options: ViewOptions, view: View) -> None:
         raise NotConfinedError(
             f"{folder} has files with further names outside (hard links), which only"
             " namespaces protect",
-            f"allow that they change there too: --write {folder}",
+            f"let the command change these too: --write {folder}",
         )
 
 

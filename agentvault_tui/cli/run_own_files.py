@@ -34,7 +34,7 @@ def own_program() -> list[Path]:
 
 
 def check_own_files(home: Home, writable: Sequence[Path]) -> None:
-    """Check that a command can change nothing that AgentVault runs or obeys.
+    """Check that a command cannot change a file that AgentVault runs or obeys.
 
     Args:
         home: AgentVault's.
@@ -79,7 +79,7 @@ def _code() -> Iterator[Path]:
 
 
 def _links(home: Home) -> Iterator[Path]:
-    """Yield the links in AgentVault's home, but for those that agents made."""
+    """Yield the links in AgentVault's home, without the homes of agents."""
     for top in {home.data, home.config}:
         for folder, folders, files in os.walk(top):
             for name in (*folders, *files):

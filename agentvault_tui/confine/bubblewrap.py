@@ -45,7 +45,8 @@ _DEVICES: Final = {
 }
 """In /dev: the major and minor numbers (Linux, admin-guide/devices.txt)."""
 _FURTHER: Final = (Path("/var/lib"), Path("/root"))
-"""Where root makes devices if AgentVault's home has none: root alone writes there."""
+"""Where root makes devices if the file system of AgentVault's home allows none. Only
+root writes there."""
 _COMMANDS_OWN: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """Signals that bubblewrap's own processes ignore: with them, all would end at once.
 
@@ -54,7 +55,7 @@ A terminal sends them to each process in its foreground.
 _RESET: Final = ("/usr/bin/env", "--default-signal=HUP,INT,QUIT,TERM")
 """Has the command not ignore them; of GNU coreutils 8.31 or later."""
 _MOST_WORDS: Final = 8_990
-"""It takes 9,000 (MAX_ARGS); some are given besides these."""
+"""bubblewrap takes 9,000 (MAX_ARGS); its command line has the others."""
 _STARTS_S: Final = 20.0
 _ENDS_S: Final = 5.0
 
@@ -69,7 +70,7 @@ class Bubblewrap(NamedTuple):
 
     @property
     def mounts_descriptors(self) -> bool:
-        """Check whether it mounts what is open; else it looks for each path again."""
+        """Check whether it mounts open descriptors; an older one follows paths."""
         return tuple(map(int, self.version.split("."))) >= _OF_DESCRIPTORS
 
 
@@ -243,9 +244,9 @@ def start(
 
 @contextmanager
 def own_devices(folder: Path) -> Iterator[Path | None]:
-    """Make devices for a block, where the command could change those of outside.
+    """Make devices for a block, if root runs the command.
 
-    root owns them: it changes their modes and times without any capability.
+    root owns the machine's own: it changes their modes without any capability.
 
     Args:
         folder: where they are made, and removed afterwards; another folder is taken if
@@ -294,7 +295,7 @@ def _spawn(
 
 
 def _take_terminal() -> None:
-    """Make a terminal among the standard streams that of this new session."""
+    """Make a terminal among the standard streams the terminal of this new session."""
     for number in (0, 1, 2):
         if os.isatty(number):
             fcntl.ioctl(number, termios.TIOCSCTTY, 0)

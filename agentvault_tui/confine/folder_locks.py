@@ -1,7 +1,7 @@
 """Locks folders against other confined commands, for as long as a command runs.
 
-bubblewrap before 0.12.0 follows paths while it mounts. Nothing else that works in the
-same folders may change them meanwhile.
+bubblewrap before 0.12.0 follows paths while it mounts. Meanwhile no other command may
+change these folders.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agentvault_tui.errors import NotConfinedError
 
 @contextmanager
 def locked(folders: Iterable[Path], vault: Path) -> Iterator[None]:
-    """Hold folders alone during a block, with all that is in them.
+    """Lock folders during a block, with all that is in them.
 
     Each is locked, and each folder above it is locked together with others: so a
     further lock of a folder around it or in it is refused too, also by a command of

@@ -45,7 +45,7 @@ class PathAccess(NamedTuple):
     path: str
     access: int
     followed: bool = False
-    """Whether it may be a link: of the system's, that no command can change."""
+    """Whether it may be a link: one of the system, which no command can change."""
 
 
 def abi() -> int:

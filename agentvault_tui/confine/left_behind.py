@@ -25,7 +25,7 @@ class LeftBehind:
     repositories: set[Path] = field(default_factory=set)
     """Git's own folders, and files ``.git``."""
     links: set[Path] = field(default_factory=set)
-    """Symbolic links that lead out: who writes there, writes elsewhere."""
+    """Symbolic links that lead out: a program that writes there writes elsewhere."""
     obeyed: set[Path] = field(default_factory=set)
     """Files that editors, shells and git's hooks read by themselves."""
 

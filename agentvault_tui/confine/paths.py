@@ -60,7 +60,7 @@ def write_unlinked(base: Path, name: Path, content: bytes) -> bool:
     Args:
         base: the folder, with links resolved.
         name: of the file, relative to *base*; missing folders on the way are made.
-        content: of the file; it is there whole or not at all.
+        content: of the file, which replaces the one before in one step.
 
     Returns:
         whether the file was another one before.

@@ -26,7 +26,7 @@ PROTECTED: Final = {
     **dict.fromkeys((".yarnrc", ".yarnrc.yml", ".devcontainer.json"), "file"),
     **dict.fromkeys(("opencode.json", "opencode.jsonc"), "file"),
 }
-"""At the top of a folder or repository, besides names in its ``.git``."""
+"""At the top of a folder or repository; `_IN_GIT` has the names in its ``.git``."""
 _OBEYED: Final = frozenset(
     (
         *("mise.toml", ".mise.toml", "mise.local.toml", ".mise.local.toml", ".mise"),
@@ -36,8 +36,8 @@ _OBEYED: Final = frozenset(
         *(".autoenv", ".autoenv.zsh", ".vimspector.json", ".lvimrc"),
     )
 )
-"""There too: read-only where they are there. They have no stand-ins, because an empty
-one would be an error to the programs that read it: new ones are named at the end."""
+"""There too, if they exist. They have no stand-ins, because an empty one would be an
+error to the programs that read it: `find_left` names new ones at the end."""
 _IN_GIT: Final = {
     "hooks": "folder",
     "config": "file",

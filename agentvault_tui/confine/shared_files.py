@@ -20,7 +20,7 @@ _ENVIRONMENT: Final = frozenset({"pyvenv.cfg", "conda-meta"})
 
 
 class SharedFiles:
-    """Collects files with several names."""
+    """The files with several names in a command's folders."""
 
     def __init__(self) -> None:
         """Start with none."""

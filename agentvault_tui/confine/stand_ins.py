@@ -142,13 +142,14 @@ def _make(path: Path, kind: str) -> None:
             raise linked(path) from None
     except OSError as error:
         raise NotConfinedError(
-            f"{path} cannot be kept from being made ({error.strerror})",
+            f"{path} cannot be protected, because no stand-in can be made there"
+            f" ({error.strerror})",
             "give a folder that you may write in",
         ) from error
 
 
 def remove_stand_in(path: Path) -> None:
-    """Remove a stand-in, unless somebody has put something in it since.
+    """Remove a stand-in, unless a program has put something into it since.
 
     Args:
         path: of a file or folder.

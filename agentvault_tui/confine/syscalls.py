@@ -38,8 +38,8 @@ _NEW_TIME: Final = 0x80
 _TERMINAL_INPUT: Final = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, which type at the terminal (CVE-2017-5226)."""
 _FILE_COMMANDS: Final = (1024, 1026)
-"""F_SETLEASE and F_NOTIFY (fcntl(2)): by a lease, opening a file waits outside as well,
-also opening one that is read-only here."""
+"""F_SETLEASE and F_NOTIFY (fcntl(2)). A lease delays programs outside that open the
+file, also if the file is read-only for the command."""
 _ON_PROCESSES: Final = {
     "ptrace": 1,
     "process_vm_readv": 0,

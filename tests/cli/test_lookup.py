@@ -74,7 +74,7 @@ def test_an_ambiguous_agent_name_is_refused_with_the_ids() -> None:
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
-    """And nothing is done to that one; a beginning or another case suggests it too."""
+    """The agent stays as it is. A beginning or another case suggests it too."""
     for word, near in (
         *(("calender-agent", "calendar-agent"), ("rec", "records-agent")),
         *(("RECORDS-AGENT", "records-agent"), ("agt_rec", "agt_reco8b5q")),

@@ -1,4 +1,4 @@
-"""`doctor` says whether broker and forward proxy will get their ports, or who has."""
+"""`doctor` says whether the broker's two ports are free, or which process has them."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def test_a_folder_of_path_in_the_home_is_left_out_with_a_line(
     path = os.pathsep.join((str(tmp_path / "me"), os.environ["PATH"]))
     answer = inside("true", PATH=path)
     assert answer.code == 0
-    assert f"{tmp_path / 'me'} is on PATH and is not shown to it" in answer.err
+    assert f"{tmp_path / 'me'} of PATH is hidden from the command" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_a_run_names_so_many_destinations_and_counts_the_rest() -> None:
 
 
 def test_names_that_came_too_fast_are_counted() -> None:
-    """A name in the midst of a flood is lost, and the record says how many were."""
+    """If names come too fast, some are lost, and the record has their number."""
     with (
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as names,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,

@@ -63,7 +63,7 @@ def test_links_that_lead_out_are_found(project: Path, tmp_path: Path) -> None:
 
 
 def test_files_that_tools_read_are_found(project: Path) -> None:
-    """At the top and in repositories; elsewhere no tool looks."""
+    """They are named at the top and in repositories, where tools read them."""
     (project / ".exrc").touch()
     view = view_of(project)
     (project / "sub").mkdir()
@@ -84,7 +84,7 @@ def test_twenty_are_named() -> None:
 def test_a_folder_that_cannot_be_searched_hides_nothing_else(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is named, and so is all that the command left in the others."""
+    """It is named, and so are the files that the command left in other folders."""
     view = view_of(project)
     deep = project / "a"
     for _ in range(20):  # a path over PATH_MAX: root is refused no other

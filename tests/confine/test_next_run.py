@@ -299,7 +299,7 @@ def test_a_script_that_a_hook_leads_to_is_not_changed(base: Path, uid: int) -> N
 
 
 def test_a_pipe_of_an_earlier_command_starts_nothing(base: Path, uid: int) -> None:
-    """It would be written to although it is read-only."""
+    """The command could write to it although it is mounted read-only."""
     run(base, uid, "mkdir -p new/.git; mkfifo new/.git/config")
     assert "is no file and no folder" in refused(base, uid, "/bin/true")
 

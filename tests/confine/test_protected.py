@@ -281,7 +281,7 @@ def test_a_protected_file_with_a_second_name_is_refused(project: Path) -> None:
 def test_a_file_that_tools_read_is_read_only_where_it_is(
     project: Path, name: str
 ) -> None:
-    """An empty one would be an error to them, so none is made."""
+    """No stand-in is made: an empty file would be an error to these programs."""
     assert name not in names(protect([project]), project)[1]
     (project / name).touch()
     assert name in names(protect([project]), project)[0]

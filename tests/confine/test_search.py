@@ -1,4 +1,4 @@
-"""Folders are walked through no link, and nothing is left out in silence."""
+"""Folders are walked through no link, and a folder that cannot be read is an error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_file_and_a_missing_folder_have_nothing(tmp_path: Path) -> None:
 def test_a_folder_of_ours_that_cannot_be_listed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command may change its mode; nobody changes that of another user's."""
+    """The command may change its mode. A folder of another user is left out instead."""
     (tmp_path / "below").mkdir()
     real = os.scandir
 

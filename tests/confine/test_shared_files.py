@@ -21,7 +21,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_a_file_with_a_name_outside_is_refused(project: Path) -> None:
-    """The remedy names it; who names it or its folder allows that it changes."""
+    """The remedy names it. `--write` with it or its folder allows the change."""
     with pytest.raises(NotConfinedError, match="has a further name") as caught:
         protect([project])
     assert "--no-hardlinks" in caught.value.remedy
@@ -33,7 +33,7 @@ def test_a_file_with_a_name_outside_is_refused(project: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["uv", "pnpm", "conda"])
 def test_installed_packages_are_read_only(project: Path, kind: str) -> None:
-    """The folder of the environment is, as one of its files may be replaced."""
+    """The folder of the environment is read-only: one of its files may be replaced."""
     place = project / "lib"
     if kind == "uv":
         (place / "pyvenv.cfg").touch()

@@ -35,7 +35,7 @@ def repository(folder: Path) -> Path:
 
 
 def test_stand_ins_are_there_for_the_block_alone(project: Path, records: Path) -> None:
-    """They are made, are read-only then, and are gone afterwards."""
+    """They are made and read-only during the run, and are removed afterwards."""
     found = protect([project])
     with stand_ins(records, found):
         assert (project / ".claude").is_dir()
@@ -71,7 +71,7 @@ def test_git_works_with_stand_ins_in_its_folder(project: Path, records: Path) ->
 
 
 def test_something_put_into_a_stand_in_stays(project: Path, records: Path) -> None:
-    """A person who works beside the run loses nothing."""
+    """A person may add settings in the same folder during the run."""
     with stand_ins(records, protect([project])):
         (project / ".claude/settings.json").write_text("{}")
         (project / ".envrc").write_text("export A=1")
