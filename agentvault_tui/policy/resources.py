@@ -73,7 +73,8 @@ pads short groups, and drops the surplus digits at the front of long ones. The t
 fourth begin with version and variant, so they are short only if they are zero: that
 leaves ``2026-12-01-10-30`` out."""
 _GROUPS: Final = (8, 4, 4, 4, 12)
-_LONGEST_UUID: Final = 36
+_LONGEST_UUID: Final = 84
+"""Java 8 reads groups of up to 16 digits; later ones take 36 characters at most."""
 _BRACES: Final = "{}()"
 """Around a UUID, to .NET, PostgreSQL and Python."""
 _URN: Final = re.compile(

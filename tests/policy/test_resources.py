@@ -280,6 +280,8 @@ ZERO = "00000000-0000-0000-0000-000000000042"
         *((one, ZERO) for one in (ZERO.replace("-", ""), "0-0-0-0-42", "42")),
         ("5e-e29b-41d4-a716-1", "0000005e-e29b-41d4-a716-000000000001"),
         ("f0000005e-e29b-41d4-a716-1", "0000005e-e29b-41d4-a716-000000000001"),
+        (f"f{UUID}", UUID),
+        ("-".join(f"{one:0>16}" for one in UUID.split("-")), UUID),
     ],
 )
 def test_spellings_of_a_uuid_name_one_resource(spelling: str, uuid: str) -> None:
