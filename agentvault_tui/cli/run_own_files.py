@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import agentvault_tui
+from agentvault_tui.confine import lies_in
 from agentvault_tui.errors import NotConfinedError
 from agentvault_tui.home import Home
 
@@ -44,7 +45,7 @@ def check_own_files(home: Home, writable: Sequence[Path]) -> None:
         NotConfinedError: it can.
     """
     for one in _code():
-        if _lies_in(one, writable):
+        if lies_in(one.resolve(), writable):
             raise NotConfinedError(
                 f"AgentVault itself is in {one.resolve()}, which the command could"
                 " change",
@@ -52,7 +53,7 @@ def check_own_files(home: Home, writable: Sequence[Path]) -> None:
                 f" of {', '.join(_CODE_VARIABLES)} name a folder that it may write",
             )
     for link in _links(home):
-        if _lies_in(link, writable):
+        if lies_in(link.resolve(), writable):
             raise NotConfinedError(
                 f"{link} leads to {link.resolve()}, which the command could change",
                 "let the command work on a copy of that folder",
@@ -61,7 +62,7 @@ def check_own_files(home: Home, writable: Sequence[Path]) -> None:
         with suppress(OSError, ValueError):
             document = tomllib.loads(file.read_text("utf-8"))
             for path in _named_files(document, file.parent):
-                if _lies_in(path, writable):
+                if lies_in(path.resolve(), writable):
                     raise NotConfinedError(
                         f"{file} names {path.resolve()}, which the command could"
                         " change",
@@ -109,8 +110,3 @@ def _named_files(document: object, folder: Path) -> Iterator[Path]:
             path = folder / value
             if before in _CODE_FOLDERS or os.path.isfile(path):  # noqa: PTH113
                 yield path
-
-
-def _lies_in(path: Path, folders: Sequence[Path]) -> bool:
-    real = path.resolve()
-    return any(real.is_relative_to(one) for one in folders)

@@ -11,7 +11,7 @@ from agentvault_tui.confine.landlock import Restriction
 from agentvault_tui.confine.layers import Layers, Means, find_layers, find_strongest
 from agentvault_tui.confine.left_behind import find_left
 from agentvault_tui.confine.network import Endpoint
-from agentvault_tui.confine.paths import write_unlinked
+from agentvault_tui.confine.paths import lies_in, write_unlinked
 from agentvault_tui.confine.runtime import find_program
 from agentvault_tui.confine.seatbelt import PROGRAM as SANDBOX_EXEC
 from agentvault_tui.confine.seatbelt import build_profile
@@ -47,6 +47,7 @@ __all__ = [
     "find_left",
     "find_program",
     "find_strongest",
+    "lies_in",
     "list_left",
     "remember_given",
     "remove_stand_in",

@@ -260,8 +260,9 @@ def own_devices(folder: Path) -> Iterator[Path | None]:
         for place in (folder, *_FURTHER) if os.geteuid() == 0 else ():
             path = place if place is folder else place / f"agentvault-{folder.name}"
             opened.callback(shutil.rmtree, path, ignore_errors=True)
-            if made is None and _make_devices(path):
+            if _make_devices(path):
                 made = path
+                break
         yield made
 
 

@@ -122,5 +122,10 @@ def resolve_trusted(path: Path, writable: Iterable[Path]) -> Path | None:
 
 
 def lies_in(path: Path, folders: Iterable[Path]) -> bool:
-    """Check whether a path is one of *folders* or lies in one."""
+    """Check whether a path is one of *folders* or lies in one.
+
+    Args:
+        path: with links resolved.
+        folders: with links resolved.
+    """
     return any(path.is_relative_to(one) for one in folders)
