@@ -127,5 +127,8 @@ def lies_in(path: Path, folders: Iterable[Path]) -> bool:
     Args:
         path: with links resolved.
         folders: with links resolved.
+
+    Returns:
+        whether it does.
     """
     return any(path.is_relative_to(one) for one in folders)
