@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -14,6 +15,7 @@ from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
 from agentvault_tui.broker.usecases.revoke import FAILED, restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
+from agentvault_tui.broker.usecases.timed_grants import ends_of
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.ledger import EventQuery
@@ -144,7 +146,9 @@ class Trials:
         """Remove the permissions that *info* advises, on trial for so many *seconds*.
 
         Raises:
-            ConflictError: it is on trial already, or gives more than it takes.
+            NotFoundError: there is no such agent.
+            ConflictError: it is on trial already, gives more than it takes, or takes a
+                scope that ends by itself.
         """
         if (now := self._taken.get(info.id)) and self._info(now).status == "on_trial":
             raise ConflictError(f"{info.id} is on trial already")
@@ -155,13 +159,20 @@ class Trials:
                 " agentvault policy plan",
             )
         broker, change = self._broker, info.change
+        if gone := frozenset(change.ungrant or ()):
+            timed = ends_of(broker, broker.registry.agent(info.agent_id))
+            if gone & timed.keys():
+                # Given back, it would last.
+                raise ConflictError(
+                    "it was granted for a time, and ends by itself",
+                    "to end it now: agentvault agents ungrant",
+                )
         ends = broker.clock.now() + timedelta(seconds=seconds)
         info = msgspec.structs.replace(info, trial_ends_at=iso(ends))
         # Recorded first: whoever is refused is to be told why from the beginning.
         await self._record(EventType.ADVICE_APPLIED, info, operator)
         reason = f"advice {info.id}: {info.kind}"
-        if change.ungrant:
-            gone = frozenset(change.ungrant)
+        if gone:
             await change_scopes(broker, info.agent_id, _NONE, gone, operator)
         elif change.revoke:
             await revoke_agent(broker, info.agent_id, reason, operator)
@@ -187,9 +198,11 @@ class Trials:
         if (rider := riding()) is not None:
             rider.more = (draft,)
         if change.ungrant:
-            await self.check_removed_by_trial(advice_id)
             again = frozenset(change.ungrant)
-            await change_scopes(broker, taken.info.agent_id, again, _NONE, operator)
+            await change_scopes(
+                *(broker, taken.info.agent_id, again, _NONE, operator),
+                check=partial(self.check_removed_by_trial, advice_id),
+            )
         elif change.revoke:
             await restore_agent(
                 *(broker, taken.info.agent_id, operator),

@@ -219,8 +219,8 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
         about = f"advice {visible(advice_id, 80)}"
         summary, subjects = f"give back what {about} took", [f"advice:{advice_id}"]
         wanted = Wanted(("agents",), summary, about, (*subjects,))
+        await trials.check_removed_by_trial(advice_id)
         if (taken := taken_by(advice_id)) is not None:
-            await trials.check_removed_by_trial(advice_id)
             # Of whoever is revoked again, or narrowed, meanwhile, nothing comes back.
             subjects += [f"agent:{taken.agent_id}"] if taken.agent_id else []
             subjects += ["policy"] if taken.change.rule else []

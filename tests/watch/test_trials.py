@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from support.stepups import ask
 from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.riders import Rider, ride
 from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.scopes import change_scopes
+from agentvault_tui.broker.usecases.timed_grants import grant
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.model import Action, Agent, Draft
 from agentvault_tui.operator_api.advice import AdviceEvidence, AdviceInfo, AdvisedChange
@@ -176,3 +180,36 @@ async def test_what_gives_is_never_applied(bench: Bench, trials: Trials) -> None
     with pytest.raises(ConflictError, match="changing the file itself"):
         await trials.apply(info, OPERATOR, WEEK)
     assert trials.hits.applied == 0
+
+
+async def test_a_scope_that_ends_by_itself_is_not_taken_on_trial(
+    bench: Bench, trials: Trials
+) -> None:
+    """Given back after its end, it would last."""
+    agent = await bench.agent("timed", "read:email")
+    given, none = frozenset({SCOPE}), frozenset[str]()
+    await grant(bench.broker, agent.id, given, none, OPERATOR, seconds=60)
+    with pytest.raises(ConflictError, match="ends by itself"):
+        await trials.apply(advice(agent), OPERATOR, WEEK)
+    assert bench.broker.extensions.trials_of(agent.id) == []
+    assert SCOPE in bench.broker.registry.agent(agent.id).scopes
+
+
+async def test_a_removal_that_comes_before_the_record_of_a_return_wins(
+    bench: Bench, trials: Trials
+) -> None:
+    """Another decision about the agent is being recorded when the trial ends."""
+    agent = await bench.agent()
+    await trials.apply(advice(agent), OPERATOR, WEEK)
+    lock, other = (
+        bench.broker.registry.changing[agent.id],
+        replace(OPERATOR, id="uid:7"),
+    )
+    async with lock:
+        waits = asyncio.create_task(trials.give_back("adv_unused_scope", OPERATOR))
+        await bench.until(lambda: bool(lock._waiters))
+        gone = frozenset({SCOPE})
+        await change_scopes(bench.broker, agent.id, frozenset(), gone, other)
+    with pytest.raises(ConflictError, match="removed the same"):
+        await waits
+    assert SCOPE not in bench.broker.registry.agent(agent.id).scopes

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -79,6 +86,7 @@ async def change_scopes(
     operator: Actor,
     *,
     timing: Callable[[Agent], Timing | None] = _untimed,
+    check: Callable[[], Awaitable[None]] | None = None,
 ) -> ChangedRights:
     """Give and take scopes; taking one away ends live tokens and calls under it.
 
@@ -92,6 +100,7 @@ async def change_scopes(
         ungrant: scopes to take away.
         operator: who decided.
         timing: returns the change of the ends of scopes to give, if there is one.
+        check: raises if they may not be given, by decisions recorded until then.
 
     Returns:
         the agent as it is now, and the ended rights.
@@ -118,7 +127,7 @@ async def change_scopes(
             "grant again when the ledger can write",
         )
     change = broker, narrowed, grant, operator, timing
-    given = await decide_anew(lambda: _grant(*change))
+    given = await decide_anew(lambda: _grant(*change, check=check))
     return ChangedRights(given, calls, below, durability)
 
 
@@ -240,6 +249,8 @@ async def _grant(
     grant: frozenset[str],
     operator: Actor,
     timing: Callable[[Agent], Timing | None],
+    *,
+    check: Callable[[], Awaitable[None]] | None,
 ) -> Agent:
     """Give scopes, once that is on disk; a cut meanwhile wins."""
     if broker.registry.is_ending_scopes(agent.id):
@@ -251,6 +262,9 @@ async def _grant(
     # A cut recorded after it would end what is issued under it.
     await broker.recording.cuts.record_missed()
     async with broker.registry.changing[agent.id]:
+        epoch = broker.registry.epoch(agent.id)
+        if check is not None:
+            await check()
         agent = broker.registry.agent(agent.id)
         given = grant - set(agent.scopes)
         after = _with_scopes(agent, given.union(agent.scopes))
@@ -261,7 +275,7 @@ async def _grant(
         draft.detail.update(timed.detail)
         stays = partial(scopes_draft, operator, ungranted=sorted(given), reason=FAILED)
         change = broker, agent, after, draft, stays
-        await record_change(*change, rows=timed.rows, urgent=True)
+        await record_change(*change, rows=timed.rows, urgent=True, epoch=epoch)
         current = broker.registry.agent(agent.id)
         wider = _with_scopes(current, grant.union(current.scopes))
         broker.registry.put_agent(wider)
@@ -368,6 +382,7 @@ async def record_change(
     *,
     rows: Sequence[Meta] = (),
     urgent: bool = False,
+    epoch: tuple[int, bool] | None = None,
 ) -> None:
     """Record that *agent* becomes *after*; a cut meanwhile, or a failure, undoes it.
 
@@ -379,12 +394,13 @@ async def record_change(
         stays: returns the event that says that it stays as it is.
         rows: small values that change with it.
         urgent: whether it goes ahead of requests that wait to be recorded.
+        epoch: the agent's when the change was judged; by default now.
 
     Raises:
         LedgerUnwritableError: it could not be recorded.
         ConflictError: the agent was cut off meanwhile.
     """
-    epoch = broker.registry.epoch(agent.id)
+    epoch = epoch or broker.registry.epoch(agent.id)
     async with still_cut(broker, agent, stays(agent)):
         await broker.record(draft, changes=[after, *rows], urgent=urgent)
     for row in rows:
