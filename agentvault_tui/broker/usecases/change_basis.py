@@ -49,15 +49,21 @@ def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
         """Everything an agent may do, and whether it may now."""
         return docs.write_agent(broker.registry.agent(name))
 
+    def policy(_: str) -> str:
+        """Return the active policy, and the recorded one.
+
+        They differ for a moment: a tightened policy decides before it is recorded, and
+        one of another broker is recorded before it decides here.
+        """
+        recorded = broker.recording.meta.get("policy", "")
+        return f"{broker.deciding.policy.texts.digest()} {recorded}"
+
     def panic(_: str) -> str:
         panic = broker.registry.panic
         return iso(panic.since) if panic and panic.on else ""
 
     return {
-        # As recorded: a switch is in memory before its record.
-        "policy": lambda _: (
-            broker.recording.meta.get("policy") or broker.deciding.policy.texts.digest()
-        ),
+        "policy": policy,
         "agent": agent,
         "name": lambda name: str(broker.registry.has_name(fold_text(name))),
         "panic": panic,

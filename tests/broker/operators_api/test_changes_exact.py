@@ -18,8 +18,13 @@ from support.loosenings import (
 )
 
 from agentvault_tui.broker.authority import Authority
+from agentvault_tui.broker.policy_files import kept_policy
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.policy_change import (
+    copy_of,
+    reload_policy,
+    switch_policy,
+)
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.stepup import offer
 from agentvault_tui.model import Actor
@@ -166,3 +171,21 @@ async def test_a_rule_that_is_added_while_a_change_is_asked_for_outdates_it(
     now = (await approver.get(f"/api/changes/{change['id']}")).json()
     assert (now["status"], "meanwhile" in now["problem"]) == ("cancelled", True)
     assert bench.broker.deciding.policy.rule("x") is not None
+
+
+async def test_a_change_is_outdated_that_was_judged_while_a_policy_was_followed(
+    stand: Stand,
+) -> None:
+    """Another broker's policy is recorded here a moment before it decides here."""
+    broker = stand.bench.broker
+    approver = await signed_in(stand, "approver")
+    texts = broker.deciding.policy.texts
+    tighter = texts._replace(policy=f"{shipped_policy()}{FORBID}")
+    policy = kept_policy(broker.home, tighter)
+    broker.recording.meta["policy"] = str(copy_of(policy).value)
+    wider = f"{shipped_policy()}{MILD}"
+    change = await waits(await approver.post("/api/policy/apply", policy=wider))
+    assert "-forbid" not in change["texts"][0]["diff"]
+    switch_policy(broker, policy)
+    now = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert (now["status"], "meanwhile" in now["problem"]) == ("cancelled", True)
