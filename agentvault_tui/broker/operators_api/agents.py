@@ -304,7 +304,7 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
             less = await change_delegates(*left, gives=False)
             taken = scopes_answer(broker, less)
             agent = find(agent.id)
-        given = " ".join(sorted(wider))
+        given = " ".join(sorted(scopes - agent.may_pass_on(to.id)))
         verb = f"let {visible(to.name, 60)} act with {given} of"
         wanted = about_agent(agent, verb, to=to.id, scopes=sorted(scopes))
         wanted = replace(wanted, subjects=(*wanted.subjects, f"agent:{to.id}"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.bench import OPERATOR, Bench
-from support.loosenings import opened, signed_in
+from support.loosenings import opened, signed_in, waits
 
 from agentvault_tui.broker.operators_api import agents
 from agentvault_tui.broker.usecases.delegate import change_delegates
@@ -39,6 +39,29 @@ async def test_taking_a_delegation_gives_nothing_that_others_took_meanwhile(
         assert refused.status_code == 409, refused.text
         assert "meanwhile" in refused.json()["detail"]
         assert broker.registry.agent(first.id).may_pass_on(second.id) == frozenset()
+
+
+async def test_a_delegation_is_shown_with_all_that_it_gives_by_then(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another person removes a scope while the request's own removal is recorded."""
+    first = await bench.agent("first", *SCOPES, "read:email")
+    second = await bench.agent("second", "read:email")
+    broker = bench.broker
+    await change_delegates(broker, first.id, second.id, SCOPES, OPERATOR)
+
+    async def late(*change: Any, **more: Any) -> Any:
+        less = await change_delegates(*change, **more)
+        await change_delegates(broker, first.id, second.id, frozenset(), OPERATOR)
+        return less
+
+    monkeypatch.setattr(agents, "change_delegates", late)
+    async with opened(bench) as stand:
+        approver = await signed_in(stand, "approver")
+        wanted = ["read:calendar", "read:email"]
+        asked = {"agent_id": first.id, "to": second.id, "scopes": wanted}
+        change = await waits(await approver.post("/api/agents/delegates", **asked))
+        assert "act with read:calendar read:email of" in change["summary"]
 
 
 async def test_an_agent_gets_nothing_that_its_template_was_given_meanwhile(
