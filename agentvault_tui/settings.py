@@ -436,6 +436,11 @@ class Settings:
     """By the names that subjects of agents use; in ``config.toml`` alone."""
 
     @property
+    def approves_by_list(self) -> bool:
+        """Check whether people without a role may approve, if a list names them."""
+        return bool(self.stepup.approvers) and not self.operators.by_claim
+
+    @property
     def connection_scopes(self) -> dict[str, tuple[str, ...]]:
         """The scopes of using each connection, by its name."""
         return {name: one.scopes for name, one in self.connections.items()}

@@ -109,7 +109,8 @@ def record_change(
         takes = takes or change == "removed"
         if not takes:
             check_factor(session, error, "changing people")
-        if not takes and gives_rights(change, held):
+        by_list = settings.approves_by_list
+        if not takes and gives_rights(change, held, by_list=by_list):
             summary = f"change a person of the tenant: {change} {draft.resource}"
             draft.detail[LOOSENED] = loosened_here(session, "people", summary)
         asyncio.run(_commit(session, draft))

@@ -207,14 +207,19 @@ def loosens(event: Event) -> bool:
 PERSON_CHANGES: Final = ("added", "role", "password", "factor", "passkey", "removed")
 
 
-def gives_rights(change: str, roles: Iterable[str]) -> bool:
+def gives_rights(change: str, roles: Iterable[str], *, by_list: bool) -> bool:
     """Check whether a change of a person may let them do more.
 
     Args:
         change: one of `PERSON_CHANGES`.
         roles: as `user_changed` takes them.
+        by_list: whether people without a role may approve, if a list names them.
+
+    Returns:
+        whether it may; not if it is a removal, or leaves a person without rights.
     """
-    return change != "removed" and (change not in {"added", "role"} or any(roles))
+    by_role = change in {"added", "role"} and not by_list
+    return change != "removed" and (not by_role or any(roles))
 
 
 def user_changed(

@@ -236,6 +236,23 @@ async def test_a_change_of_people_that_gives_is_recorded_as_loosening(
     assert ("loosened" in event.detail) is loosens
 
 
+@pytest.mark.parametrize("change", ["added", "role"])
+async def test_a_person_without_a_role_may_be_an_approver_of_the_list(
+    seat: Seat, change: str
+) -> None:
+    """So it is recorded as a loosening, unless roles alone count."""
+    broker = seat.bench.broker
+    broker.reaching.kind = "embedded"
+    listed = StepUpSettings(approvers=("ann@example.com",))
+    for roles in ("auto", "claim"):
+        operators = OperatorSettings(roles=roles)
+        broker.settings = replace(broker.settings, stepup=listed, operators=operators)
+        body = {**PERSON, "change": change, "roles": []}
+        assert (await seat.post("tenant/people", **body)).status_code == 200
+    events = await seat.bench.events("tenant.user_changed")
+    assert ["loosened" in one.detail for one in events] == [True, False]
+
+
 async def test_whose_people_they_are_decides(seat: Seat) -> None:
     """Where roles are not claimed the socket is enough; Auth0 keeps its own people."""
     assert (await seat.post("tenant/people", **PERSON)).status_code == 409

@@ -153,7 +153,8 @@ def people_routes(
                 *(("people",), summary, visible(body.user, 60), ()), details=details
             )
             return await changing.hold(request, body, wanted, actor)
-        if not gives_rights(body.change, body.roles):
+        by_list = broker.settings.approves_by_list
+        if not gives_rights(body.change, body.roles, by_list=by_list):
             return await record(body, actor, None)
         by = [{"sub": actor.id, "name": actor.name}]
         loosened = record_of(("people",), summary, (), None, proof="uid", by=by)
