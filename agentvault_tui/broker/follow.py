@@ -91,6 +91,15 @@ async def follow(
     for token in held:
         # It serves to revoke the rights that it has.
         broker.reaching.outbox.keep_undelivered(token)
+    gateway = broker.extensions.gateway
+    ended = {
+        TokenId(str(one.detail.get("token_id")))
+        for one in events
+        # A call under way was decided before the policy changed.
+        if one.type is EventType.TOKEN_REVOKED and one.reason != POLICY_CHANGED
+    }
+    if ended and gateway is not None:
+        gateway.cut_tokens(ended)
     for event in events:
         _follow_event(broker, event)
     if broker.team.files is not None and broker.team.files.take(events, changes):
@@ -108,12 +117,6 @@ def _follow_event(broker: Broker, event: Event) -> None:
     gateway = broker.extensions.gateway
     if event.type is EventType.GATEWAY_RESULT and gateway is not None:
         gateway.over(str(event.detail.get("call_id")))
-    if (
-        event.type is EventType.TOKEN_REVOKED
-        and event.reason != POLICY_CHANGED  # a call under way was decided before
-        and gateway is not None
-    ):
-        gateway.cut_tokens({TokenId(str(event.detail.get("token_id")))})
     if event.type is EventType.TENANT_USER_CHANGED:
         sub = str(event.detail.get("sub"))
         people = broker.reaching.people
