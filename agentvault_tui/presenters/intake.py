@@ -31,7 +31,7 @@ from agentvault_tui.operator_api.shapes import (
     ScopeInfo,
     TokenInfo,
 )
-from agentvault_tui.operator_api.stepups import StepUpInfo
+from agentvault_tui.operator_api.stepups import WHOLE, StepUpInfo
 from agentvault_tui.presenters.changes import change_parts, loosened
 from agentvault_tui.presenters.moments import size
 from agentvault_tui.presenters.outcomes import outcome_word, reason_words
@@ -51,11 +51,8 @@ from agentvault_tui.text import Shown
 
 REFUSED: Final = "gateway.refused"
 RESULTS: Final = frozenset({"gateway.result", "gateway.tunnel"})
-_WHOLE: Final = 700_000
-"""More cells than the largest field the broker lets in can become."""
 _NAME: Final = 80
 _TEXT: Final = 4000
-_LINE: Final = 200
 _WORDS: Final = 24_000
 """Agents' sets of scopes, and kinds of tokens, that are remembered."""
 _NOTHING: Final = Shown("")
@@ -163,7 +160,7 @@ class Intake(Displayer):
         row = self.extend(
             info,
             StepUpRow,
-            scope=self.shown(info.scope or info.action, _WHOLE),
+            scope=self.shown(info.scope or info.action, WHOLE),
             risk=info.risk if info.risk in RISKS else "high",
             unlimited=bare,
             parameters={},
@@ -221,15 +218,15 @@ class Intake(Displayer):
     ) -> tuple[tuple[Shown, Shown], ...]:
         def value(raw: object) -> Shown:
             if isinstance(raw, str):
-                return self.shown(raw, _WHOLE)
+                return self.shown(raw, WHOLE)
             text = json.dumps(raw, ensure_ascii=False, separators=(", ", ": "))
-            return self.shown(text, _WHOLE)
+            return self.shown(text, WHOLE)
 
-        return tuple((self.shown(name, _WHOLE), value(raw)) for name, raw in rows)
+        return tuple((self.shown(name, WHOLE), value(raw)) for name, raw in rows)
 
 
 def token_key(token_id: str) -> int:
-    """Return 32 bits that stand for a token's id."""
+    """Return 32 bits of the hash of a token's id."""
     return hash(token_id) & 0xFFFF_FFFF
 
 

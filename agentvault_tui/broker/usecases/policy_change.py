@@ -253,16 +253,16 @@ async def _reload(broker: Broker, texts: PolicyTexts | None = None) -> None:
         log.warning("policy not reloaded: %s", deciding.state.problem)
         broker.health.changed()
         return
-    if await broker.deciding.state.hold(last, policy):
-        # Looked at again once the files are others, or where no person was asked.
-        asked_for = broker.deciding.state.held is not None
-        last.seen = policy.seen if asked_for else ()
-        broker.deciding.state.problem = None
-        broker.deciding.state.refused = texts if asked_for else None
-    elif broker.deciding.policy is last:
+    if await deciding.state.hold(last, policy):
+        # Read again once the files are changed, or if no change waits for a person.
+        waits = deciding.state.held is not None
+        last.seen = policy.seen if waits else ()
+        deciding.state.problem = None
+        deciding.state.refused = texts if waits else None
+    elif deciding.policy is last:
         await _put_in_force(broker, policy, SYSTEM)
-    else:  # another came meanwhile, which it was not compared with
-        broker.deciding.policy.seen = ()
+    else:  # another policy came meanwhile: the edit was not compared with it
+        deciding.policy.seen = ()
 
 
 def switch_policy(broker: Broker, policy: Policy) -> None:
