@@ -22,6 +22,46 @@ from agentvault_tui.presenters.records import (
 from agentvault_tui.presenters.revocations import consequences
 
 _DELEGATES: Final = 4
+_TOKENS: Final = 12
+_DERIVED: Final = 5
+"""Agents made from a template that are named."""
+_WAITING: Final = 3
+_HOUR: Final = 3600.0
+_BAR: Final = 8
+_INDENT: Final = "   "
+
+
+class AgentContext(NamedTuple):
+    """The state an agent's rows are drawn from."""
+
+    directory: Directory
+    agent: AgentRow
+    tokens: Sequence[LiveToken]
+    """Live ones, the soonest to expire first; of many the first."""
+    live: int
+    """How many live tokens there are."""
+    elevated: int
+    stepups: Sequence[StepUpRow]
+    """Its step-ups, the longest wait first."""
+    calls: int = 0
+    """Its calls in flight."""
+    activity: ActivityRow | None = None
+    expired: Sequence[LiveToken] = ()
+    """Tokens that ended a moment ago."""
+    restores: str = ""
+    """The note about a revoked agent, if it can be restored here."""
+    is_current: bool = True
+    """Whether the broker is connected, so that its tokens are known."""
+
+    @property
+    def now(self) -> datetime:
+        """The time."""
+        return self.directory.clock.now()
+
+    @property
+    def waiting(self) -> list[StepUpRow]:
+        """Its undecided step-ups."""
+        return [one for one in self.stepups if one.open]
 
 
 def standing(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
@@ -124,7 +164,7 @@ def delegations(pen: Pen, agent: AgentRow, width: int) -> list[Row]:
 
 
 def repeats(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
-    """Count down the approvals that still stand in for a person."""
+    """List the approvals that still cover repeats, with the time left."""
     rows: list[Row] = []
     for stepup in seen.stepups:
         if not stepup.repeat or not (ends := stepup.repeats(seen.now)):
@@ -139,48 +179,6 @@ def repeats(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
             )
         )
     return rows
-
-
-_TOKENS: Final = 12
-_DERIVED: Final = 5
-"""Agents made from a template that are named."""
-_WAITING: Final = 3
-_HOUR: Final = 3600.0
-_BAR: Final = 8
-_INDENT: Final = "   "
-
-
-class AgentContext(NamedTuple):
-    """The state an agent's rows are drawn from."""
-
-    directory: Directory
-    agent: AgentRow
-    tokens: Sequence[LiveToken]
-    """Live ones, the soonest to expire first; of many the first."""
-    live: int
-    """How many live tokens there are."""
-    elevated: int
-    stepups: Sequence[StepUpRow]
-    """Its step-ups, the longest wait first."""
-    calls: int = 0
-    """Its calls in flight."""
-    activity: ActivityRow | None = None
-    expired: Sequence[LiveToken] = ()
-    """Tokens that ended a moment ago."""
-    restores: str = ""
-    """The note about a revoked agent, if it can be restored here."""
-    is_current: bool = True
-    """Whether the broker is connected, so that its tokens are known."""
-
-    @property
-    def now(self) -> datetime:
-        """The time."""
-        return self.directory.clock.now()
-
-    @property
-    def waiting(self) -> list[StepUpRow]:
-        """Its undecided step-ups."""
-        return [one for one in self.stepups if one.open]
 
 
 def facts(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
@@ -304,11 +302,11 @@ def _on_trial(pen: Pen, seen: AgentContext, width: int) -> list[Row]:
     shown = seen.directory.intake.shown
     rows: list[Row] = []
     for one in seen.activity.trials if seen.activity else ():
-        ends = f"until {(one.trial_ends_at or '')[:10]}"
+        words = f"{one.kind.replace('_', ' ')}, until {(one.trial_ends_at or '')[:10]}"
         row = pen.fact(
             "" if rows else "Trial",
             (shown(one.scope or "everything", 60), pen.palette.waiting),
-            (f"  {shown(one.kind.replace('_', ' '), 40)}, {ends}", pen.palette.muted),
+            (f"  {shown(words, 60)}", pen.palette.muted),
         )
         rows.append(pen.cut(row, width))
     return rows

@@ -92,6 +92,7 @@ class AdvicePane(ReadPane[AdviceInfo]):
     """One row for each piece of advice."""
 
     def row(self, row: AdviceInfo, width: int) -> Row:
+        """Draw kind, agent and scope of advice, and its effect in the history."""
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
         trial = row.status == "on_trial"
         what = "TRIAL" if trial else shown(row.kind.replace("_", " "))
@@ -240,7 +241,7 @@ class ChangePane(ReadPane[PlannedChangeInfo]):
         }
 
     def row(self, row: PlannedChangeInfo, width: int) -> Row:
-        """Draw how often decisions change, whose, and from which answer to which."""
+        """Draw the agent and scope of changed decisions, their number and answers."""
         pen, p, shown = self.pen, self.pen.palette, self.mirror.intake.shown
         name = pen.column(self.mirror.agent_name(row.agent), _NAME)
         scope = pen.column(shown(row.scope), max(width - _NAME - 40, 8))
@@ -287,7 +288,7 @@ class PolicyScreen(ReadScreen):
             self.shadow.rows = {}
             self.shadow.status_text = "none: agentvault policy shadow FILE sets one"
             return
-        self.shadow.status_text = (
+        self.shadow.status_text = mirror.intake.shown(
             f"{shadow.version} since {minute(shadow.since)}: {shadow.differences:,} of"
             f" {shadow.decisions:,} decisions would differ"
         )
