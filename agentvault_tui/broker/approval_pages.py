@@ -86,7 +86,7 @@ class ApprovalPageOffers:
                 try:
                     await offer(self._broker, stepup)
                 except TenantRefusedError as error:
-                    # Such as where somebody begins to approve it at another broker.
+                    # For example, a person begins to approve it at another broker.
                     log.info("%s has no page yet: %s", stepup.id, error.what)
         for stepup_id, flow in list(stepups.codes.items()):
             waiting = stepups.find(stepup_id)

@@ -32,7 +32,7 @@ class LimitWindow(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """Whose uses it counts."""
+        """The agent or resource that it counts uses of."""
         if self.limit.per == "all":
             return "everyone"
         if self.use is None:
@@ -41,7 +41,7 @@ class LimitWindow(NamedTuple):
 
     @property
     def agent_id(self) -> str:
-        """The agent whose window it is; empty where that is no one agent's."""
+        """The agent whose window it is; empty where it is of several agents."""
         return self.use.agent_id if self.use else ""
 
     @property

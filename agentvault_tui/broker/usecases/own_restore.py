@@ -31,7 +31,7 @@ async def check_own(broker: Broker, operator: Actor, agent: Agent) -> None:
     """
     refused = RefusedError(
         "only an approver may restore this agent",
-        f"you may for {OWN.seconds // 60} minutes where nobody but you has revoked it",
+        f"for {OWN.seconds // 60} minutes you may restore one that you alone revoked",
     )
     lifetimes = broker.registry.lifetimes
     ended = agent.until is not None and agent.until.passed(broker.clock)

@@ -226,7 +226,7 @@ async def reset_policy(
     texts = None
     async with broker.deciding.state.applying:
         gone = check_gone(broker, names)
-        if names or await asks_factor(broker):  # no one approved other edits
+        if names or await asks_factor(broker):  # other edits were not approved
             members = dict(zip(FILES, PolicyTexts._fields, strict=True))
             texts = broker.deciding.policy.texts._replace(
                 **{members[one]: None for one in gone}
@@ -253,7 +253,7 @@ async def record_applied(
     try:
         await broker.record(draft, changes=changes, urgent=True)
     except LedgerError:
-        # Whether it was written is not known: what is in force is recorded anew.
+        # It may be on disk or not: the active policy is recorded again in any case.
         broker.deciding.state.recorded = "unknown"
         raise
 

@@ -52,7 +52,7 @@ class LimitsPane(ListPane[LimitWindow]):
     def _widths(self, width: int) -> tuple[int, int, int]:
         """Return the cells of the limit's name, its subject, and its rest.
 
-        What is left is shown whole; names give way to it, then the other columns.
+        The rest is never truncated: names are, and then the other columns.
         """
         rows = self.rows.values()
         left = max(len(_left(one)) for one in rows) + 1
@@ -83,7 +83,7 @@ class LimitsPane(ListPane[LimitWindow]):
 
 
 def _left(row: LimitWindow) -> str:
-    """Write the rest of a limit; the currency stands once."""
+    """Write the rest of a limit, with the currency once."""
     rest, _, unit = row.rest.partition(" ")
     if unit and f" {unit} " not in row.allows:
         rest = row.rest
