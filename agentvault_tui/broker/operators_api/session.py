@@ -138,8 +138,7 @@ def people_routes(
         if body.change not in PERSON_CHANGES:
             raise UsageError(f"'change' must be one of {', '.join(PERSON_CHANGES)}")
         about = f"{body.change} {body.user}"
-        bound = await _is_bound(broker)
-        if bound:
+        if await _is_bound(broker):
             actor = await authority.actor(operator, Need.PEOPLE, about)
         else:
             actor = authority.named(operator)
