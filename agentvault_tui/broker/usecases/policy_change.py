@@ -184,7 +184,6 @@ async def take_over_policy(broker: Broker) -> None:
     """
     deciding = broker.deciding
     broker.registry.admits = partial(admits, broker)
-    deciding.limits.define(deciding.policy.limits)
     named = await _named(broker.ledger)
     version, texts = read_kept(broker.recording.meta.get(POLICY))
     same = not named or texts.digest() == named
@@ -194,11 +193,14 @@ async def take_over_policy(broker: Broker) -> None:
             broker.team.put_policy(texts)
     deciding.state.recorded = version if same else "unknown"
     if named and same and texts != deciding.policy.texts:
-        # Edited while nothing ran.
+        # Edited while nothing ran: the last policy is active while the edit is judged.
         last, edited = kept_policy(broker.home, texts), deciding.policy
+        deciding.policy = last
         if await deciding.state.hold(last, edited):
-            last.seen, deciding.policy = edited.seen, last
-            deciding.limits.define(last.limits)
+            last.seen = edited.seen
+        else:
+            deciding.policy = edited
+    deciding.limits.define(deciding.policy.limits)
     if not same or broker.recording.meta.get(_CHECKED) != deciding.policy.version:
         _begin_recheck(broker)
 
