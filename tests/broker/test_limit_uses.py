@@ -34,6 +34,8 @@ from agentvault_tui.model import (
 from agentvault_tui.policy import Inputs, Limit, LimitSet
 
 START = datetime(2026, 11, 27, 12, 0, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""Before any event: a ledger without one has seen no time."""
 TEXT = """
 [[limits]]
 id = "count"
@@ -101,7 +103,7 @@ class Windows(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.clock = ManualClock(START)
         self.limits = LIMITS
-        self.latest, self.recorded, self.number = START, START, 0
+        self.latest, self.recorded, self.number = START, EPOCH, 0
         self.pending: dict[str, tuple[str, dict[str, Any]]] = {}
         self.events: list[tuple[str, dict[str, Any]]] = []
         """The agent and ``detail.counted`` of each event, read back from the ledger."""
@@ -208,7 +210,7 @@ class Windows(RuleBasedStateMachine):
 
     def held(self, now: datetime, limit: Limit, agent: str, resource: Any) -> int:
         """Sum the units that one window holds, over all events and what is reserved."""
-        total, latest = 0, START
+        total, latest = 0, EPOCH
         rows = [(*row, False) for row in self.events]
         for who, counted, reserved in (
             *rows,
