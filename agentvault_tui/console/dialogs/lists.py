@@ -227,7 +227,6 @@ def _what(pen: Pen, row: StepUpRow, width: int, names: int) -> Row:
 
 
 _NAME = 24
-_PAGE = 10
 
 
 class SavedDialog(ListDialog[str | None]):

@@ -67,7 +67,6 @@ from agentvault_tui.web.service_connection import UpstreamError
 
 METADATA: Final = "/.well-known/oauth-protected-resource"
 """RFC 9728 section 3.1: before the path of the resource."""
-_NOTHING: Final = Action((), "")
 _UNKNOWN_BODY: Final = 65_536
 """Bytes that are read of a request without a token, to say which scope it needs."""
 _AT_ONCE_KEPT: Final = 2.0
