@@ -118,7 +118,7 @@ def test_what_programs_read_in_several_ways_is_not_known(
         ("%" + "25" * 40 + "2egemini/settings.json", UNKNOWN, True),
         (".gem\0ini/settings.json", UNKNOWN, True),
         ("@hooks%6cink/x", UNKNOWN, True),
-        (" .envrc", UNKNOWN, True),
+        *((one, UNKNOWN, True) for one in (" .envrc", "q*%2f.envrc")),
         ("file:.vscode/tasks.json", UNKNOWN, True),
         ("file:///x/%2evscode/tasks.json", UNKNOWN, True),
         *((one, VAULT, False) for one in ("@../vault/x", "%2e%2e/vault/x", "@ours/x")),

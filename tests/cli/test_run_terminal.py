@@ -319,3 +319,29 @@ def test_it_ends_at_a_terminal_that_its_session_does_not_have() -> None:
     os.close(ours)
     os.close(theirs)
     assert (done.returncode, shown) == (0, b"shown")
+
+
+@pytest.mark.parametrize("output", [subprocess.PIPE, subprocess.DEVNULL])
+def test_in_a_pipeline_the_next_program_gets_the_keys(output: int) -> None:
+    """The command's input ends at once if `run` writes into a pipe."""
+    code = (
+        "import os, sys\n"
+        "from agentvault_tui.cli.run_terminal import CommandStreams\n"
+        "streams = CommandStreams()\n"
+        "given = streams.numbers[0]\n"
+        "sys.stderr.write('keys' if os.isatty(given) else repr(os.read(given, 9)))\n"
+        "streams.restore()\n"
+    )
+    ours, theirs = os.openpty()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdin=theirs,
+        stdout=output,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        timeout=PATIENT,
+        check=False,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert done.stderr == (b"b''" if output == subprocess.PIPE else b"keys")
