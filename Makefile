@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A dot a second while a command runs: a silent minute looks like a hang.
 DOTTED = @$(1) & pid=$$!; while kill -0 $$pid 2>/dev/null; do printf .; sleep 1; done; echo; wait $$pid
 
-.PHONY: install demo test interleavings interop servers differential hosts lint check bench screenshots docs live-auth0 lock release verify-release bench-report clean
+.PHONY: install demo test interleavings clients interop servers differential hosts lint check bench screenshots docs live-auth0 lock release verify-release bench-report clean
 
 install: $(VENV)/runtime.stamp
 
@@ -24,9 +24,11 @@ test: $(VENV)/dev.stamp
 interleavings: $(VENV)/dev.stamp
 	@PYTHONPATH=tests $(BIN)/python -m support.run_interleavings $(INTERLEAVINGS)
 
-# Other people's clients, unmodified: what make test skips until they are here.
-interop: $(VENV)/dev.stamp
+# Other people's clients, unmodified: make test skips those that are not here.
+clients: $(VENV)/dev.stamp
 	@$(MAKE) --no-print-directory -j 3 $(INTEROP)
+
+interop: clients
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests/interop -n 2 --dist loadfile
 
 # Real servers, which read what the gateway sent them: make test skips those that are not here.

@@ -65,7 +65,7 @@ _WHOLE = {
     *("dialogs", "mcp", "provision", "test_calls_documented.py"),
 }
 """Folders, and a file, whose tests put a whole broker, gateway or console together."""
-_ASYNCIO = {"console", "e2e", "snapshots"}
+_ASYNCIO = {"console", "e2e", "interop", "snapshots"}
 """Folders whose tests run a console's app."""
 
 
@@ -106,6 +106,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)  # as a broker does
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """Report the test's own failure too, where a key met an app that it had closed."""
+    if call.excinfo is not None and call.excinfo.typename == "ScreenStackError":
+        call.excinfo.value.__suppress_context__ = False
 
 
 @pytest.fixture
