@@ -93,6 +93,7 @@ class ToolTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     deletes: list[str] = []
     urls_in: list[str] = []
     commands: list[CommandTable] = []
+    recursive: bool = False
     money: MoneyTable = NO_MONEY
 
 
@@ -133,6 +134,8 @@ class ToolCall:
     answered: frozenset[tuple[str, ...]] = frozenset()
     """Places of arguments that an answer to a question of the server states as well:
     the tool may act on that value."""
+    path: str | None = None
+    """The value of ``{path}`` in a resource, if it is no argument's."""
 
 
 class ToolActions(NamedTuple):
@@ -180,6 +183,8 @@ class ToolRule:
     changes: bool = False
     """Whether its scope does more than read."""
     commands: tuple[CommandEntry, ...] = ()
+    recursive: bool = False
+    """Whether a tool of an MCP server reaches everything below the folder it names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +210,9 @@ class ToolMap:
         """
         rule = self.rule_of(call.tool)
         if rule is None:
-            shown = visible(call.tool, 80)
-            raise UnmatchedToolError(
-                "unmatched_tool",
-                f"No action is known for the tool {shown}: an operator maps it in "
-                f"hosts/{self.name}.toml.",
-            )
+            shown, file = visible(call.tool, 80), f"hosts/{self.name}.toml"
+            text = f"No action is known for the tool {shown}: an operator maps it in"
+            raise UnmatchedToolError("unmatched_tool", f"{text} {file}.")
         pairs, person = _pairs(rule, call)
         if not pairs:
             return ToolActions((self.action_by(rule, call),), person)
@@ -292,7 +294,7 @@ def make_map(
 ) -> ToolMap:
     """Check the tools of a *file* that says *text*.
 
-    Only hosts may have paths and commands: those of a server are not on this machine.
+    Only hosts may have globs and commands: the files of a server may be elsewhere.
 
     Raises:
         ServiceError: they cannot be put in effect.
@@ -300,13 +302,13 @@ def make_map(
     if file.unmatched != DENY:
         check_scope(file.unmatched, catalogue, "unmatched")
     for pattern, tool in file.tools.items():
-        if not of_host and (
-            tool.paths or tool.patterns or tool.deletes or tool.urls_in or tool.commands
-        ):
-            where = f"tools.{visible(pattern, 60)}"
-            raise ServiceError(
-                f"{where}: only hosts/NAME.toml may have paths, urls_in and commands"
-            )
+        where = f"tools.{visible(pattern, 60)}: only"
+        if of_host and tool.recursive:
+            raise ServiceError(f"{where} mcp/NAME.toml may have recursive")
+        globs = tool.patterns or tool.deletes or tool.urls_in
+        if not of_host and (globs or tool.commands):
+            keys = "patterns, deletes, urls_in and commands"
+            raise ServiceError(f"{where} hosts/NAME.toml may have {keys}")
     amount_rule(NO_MONEY, file.money)  # refused also without a tool
     named = sorted(file.tools.items(), key=lambda item: "*" in item[0])
     return ToolMap(
@@ -353,18 +355,14 @@ def _rule(
     of_file = _OF_FILE.fullmatch(tool.resource)
     paths = tuple(tool.paths) or ((of_file[1],) if of_file else ())
     return ToolRule(
-        pattern,
-        matches,
-        tool.scope,
-        tool.resource,
-        parameters,
-        amounts,
-        paths,
+        *(pattern, matches, tool.scope, tool.resource),
+        *(parameters, amounts, paths),
         needed=bool(of_file) and not tool.paths,
         patterns=tuple(tool.patterns),
         deletes=tuple(tool.deletes),
         urls_in=tuple(tool.urls_in),
         changes=catalogue.effect(tool.scope) is not Effect.READ,
+        recursive=tool.recursive,
         commands=tuple(
             parse_entry(one, catalogue, f"{where}.commands[{number}]")
             for number, one in enumerate(tool.commands)
@@ -558,6 +556,8 @@ def place_of(place: str) -> tuple[str, str]:
 
 def _resource(rule: ToolRule, call: ToolCall) -> str:
     def argument(match: re.Match[str]) -> str:
+        if call.path is not None and match[1] == "path":
+            return call.path
         name = plain_name(call.arguments.get(match[1]))
         respelled = find_number(call.exact, (match[1],)) is not None
         if not name or respelled or (match[1],) in call.answered:

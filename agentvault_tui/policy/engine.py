@@ -37,7 +37,7 @@ from agentvault_tui.policy.texts import FILES, PolicyTexts, shipped_policy
 from agentvault_tui.text import visible
 
 SHIPPED: Final = "shipped"
-_ENGINE: Final = "8"
+_ENGINE: Final = "9"
 """In every version: raised when the same texts come to be decided otherwise."""
 _KEPT_ANSWERS: Final = 4096
 _KEPT_AGENTS: Final = 1024

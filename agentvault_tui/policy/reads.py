@@ -9,6 +9,7 @@ addition to Cedar.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
@@ -20,6 +21,8 @@ from agentvault_tui.policy.resources import fold_pattern, reads_like, shortened
 
 _JOINS: Final = frozenset({"and", "or"})
 _OF_PRINCIPAL: Final = frozenset({"name", "owner"})
+_ROOTED: Final = re.compile(r"([^:/]+):/(?!/)")
+"""The beginning of a resource that is an absolute path; a URL has two slashes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,8 @@ class RuleReads:
     """Its ``like`` patterns, as written and as they read, cut at the wildcards."""
     by_principal: bool
     """It compares the resource with an attribute of the agent."""
+    rooted: frozenset[str]
+    """In lower case, the names ``NAME`` of resources ``NAME:/…`` that it compares."""
 
     @classmethod
     def of(
@@ -57,6 +62,7 @@ class RuleReads:
         literals: dict[str, set[str]] = {}
         for name in names:
             literals.setdefault(reads_like(name), set()).add(name)
+        beginnings = map(_ROOTED.match, (*names, *(one for one, *_ in patterns)))
         return cls(
             id=rule_id,
             actions=admitted_actions(rule, members),
@@ -67,6 +73,7 @@ class RuleReads:
             literals={folded: frozenset(group) for folded, group in literals.items()},
             patterns=tuple((pattern, fold_pattern(pattern)) for pattern in patterns),
             by_principal=by_principal,
+            rooted=frozenset(one[1].casefold() for one in beginnings if one),
         )
 
     @property
@@ -92,7 +99,11 @@ class RuleReads:
             or (name not in self.optional and inputs.value(name) is None)
         ]
         if resource is not None and "resource" in self.reads:
-            if self._is_evasive(resource, who) or self._names_part_of(resource):
+            if (
+                self._is_evasive(resource, who)
+                or self._names_part_of(resource)
+                or self._is_relative(resource)
+            ):
                 names.append("resource")
             elif self.resources is not None and resource not in self.resources:
                 return ()
@@ -128,6 +139,14 @@ class RuleReads:
             matches(exact, resource) != matches(alike, folded)
             for exact, alike in self.patterns
         )
+
+    def _is_relative(self, resource: str) -> bool:
+        """Check whether *resource* may be an absolute path that this rule compares.
+
+        ``fs:secret/key`` or ``fs:~/key`` may be ``fs:/srv/secret/key``.
+        """
+        name, colon, path = resource.partition(":")
+        return bool(colon) and path[:1] != "/" and name.casefold() in self.rooted
 
     def _names_part_of(self, resource: str) -> bool:
         """Check whether the rule may differ between resources below a folder.

@@ -293,14 +293,17 @@ def test_a_change_that_names_no_file_is_no_action(given: dict[str, Any]) -> None
 
 @pytest.mark.parametrize(
     "keys",
-    ["paths = ['a']", "patterns = ['a']", "deletes = ['a']", "[[tools.t.commands]]"],
+    ["patterns = ['a']", "deletes = ['a']", "urls_in = ['a']", "[[tools.t.commands]]"],
 )
-def test_a_server_has_no_paths_of_this_machine(keys: str) -> None:
-    """They are of hosts; a server's file says so."""
+def test_a_server_has_no_globs_of_this_machine(keys: str) -> None:
+    """They are of hosts; a server's file says so, and a host's has no recursive."""
     more = "program = 'ls'\nscope = 'read:files'" if "commands" in keys else ""
     text = f"command = ['x']\n[tools.t]\nscope = 'read:files'\n{keys}\n{more}"
     with pytest.raises(ServiceError, match=r"hosts/NAME\.toml"):
         parse_server("s", text, shipped_catalogue(), Path("/"))
+    own = "[tools.t]\nscope = 'read:files'\nrecursive = true\n"
+    with pytest.raises(ServiceError, match=r"mcp/NAME\.toml"):
+        parse_tools("codex", own, shipped_catalogue())
 
 
 @pytest.mark.parametrize("host", SHIPPED)

@@ -509,3 +509,37 @@ def test_a_folder_that_rules_treat_alike_needs_no_person(agent: Agent) -> None:
     ):
         asked = replace(action("read:files"), resource=resource)
         assert policy.decide(agent, asked, ENVIRONMENT).outcome is outcome, resource
+
+
+@pytest.mark.parametrize("resource", ["fs:srv/b", "fs:~/a", "FS:a", "fs:.a", "fs:-"])
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'context.resource like "fs:/srv/*"',
+        'context.resource == "fs:/srv/a"',
+        '["fs:/srv/a", "x:y"].contains(context.resource)',
+    ],
+)
+def test_a_relative_path_is_unclear_to_a_rule_about_absolute_ones(
+    agent: Agent, resource: str, condition: str
+) -> None:
+    """It may be the one that the rule compares; no other resource is."""
+    condition = f"context has resource && {condition}"
+    rule = f"forbid (principal, action, resource) when {{ {condition} }};"
+    policy = Policy(f'{ALLOW_ALL}@id("r") @why("w") {rule}', CATALOGUE)
+
+    def outcome(name: str) -> Outcome:
+        asked = replace(action("read:files"), resource=name)
+        return policy.decide(agent, asked, ENVIRONMENT).outcome
+
+    assert outcome(resource) is not Outcome.ALLOWED
+    for other in ("fs:/usr/a", "repo:srv/a", "fs2:a", "https://fs/a"):
+        assert outcome(other) is Outcome.ALLOWED
+
+
+def test_a_rule_about_urls_makes_no_path_unclear(agent: Agent) -> None:
+    """Two slashes begin a host."""
+    condition = 'context has resource && context.resource like "git://a.test/*"'
+    policy = policy_of(f"(principal, action, resource) when {{ {condition} }}")
+    asked = replace(action("read:files"), resource="git:status")
+    assert policy.decide(agent, asked, ENVIRONMENT).outcome is Outcome.ALLOWED

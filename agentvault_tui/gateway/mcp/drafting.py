@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import httpx
@@ -34,7 +34,21 @@ _READS: Final = re.compile(
 )
 _JOINS: Final = frozenset({"and", "or", "then"})
 """Words behind which a name has a second verb (get_and_delete)."""
-_FILE: Final = re.compile(r"(?:file|dir|directory|folder)?_?path|filename|file")
+_FILE: Final = re.compile(
+    r"(?:(?:file|dir|directory|folder|source|src|target|destination|dest|dst|old|new"
+    r"|root|base)_?)?paths?|file_?names?|files?"
+)
+_MOVED: Final = frozenset({"source", "src", "destination", "dest", "dst"})
+"""Arguments that are paths if a word of the tool's name says so."""
+_FILE_WORDS: Final = frozenset({"file", "files", "dir", "directory", "folder"})
+_BELOW: Final = frozenset(
+    {
+        *("search", "find", "grep", "glob", "tree", "walk", "scan", "index", "list"),
+        *("ls", "dir", "directory", "folder", "delete", "remove", "move", "rename"),
+        "copy",
+    }
+)
+"""Words of tools that may act on everything below a folder."""
 _OBJECT: Final = re.compile(r"uri|url|id|.*_id|name|repo|table|channel|key")
 _OF_FILES: Final = {
     "read:records": "read:files",
@@ -195,16 +209,15 @@ def draft_file(name: str, head: Iterable[str], tools: Iterable[Tool]) -> str:
         *head,
         'unmatched = "deny"',
     ]
+    entries = [_entry(name, tool) for tool in tools]
+    drafted = [line for entry in entries for line in entry]
+    if not any(line.startswith("[") for line in drafted):
+        raise UsageError("the server has no tools", "write mcp/NAME.toml by hand")
+    if any(line.startswith("paths = ") for line in drafted):
+        lines += ['# root = "/srv/shared"   # where its relative paths start, if known']
     if any("amount" in _arguments(tool) for tool in tools):
         lines += ["", "# [money]", '# unit = "minor"   # 4200 is 42.00; or "major"']
-    entries = 0
-    for tool in tools:
-        entry = _entry(name, tool)
-        entries += any(line.startswith("[") for line in entry)
-        lines += entry
-    if not entries:
-        raise UsageError("the server has no tools", "write mcp/NAME.toml by hand")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + drafted) + "\n"
 
 
 def _entry(server: str, tool: Tool) -> list[str]:
@@ -214,19 +227,21 @@ def _entry(server: str, tool: Tool) -> list[str]:
         return ["", f"# Left out, for no entry can name it: {shown}"]
     if tool_name in CALLED:
         return ["", f"# Left out, for an entry would permit MCP's method: {shown}"]
-    names = _arguments(tool)
+    names, words = _arguments(tool), _words(tool_name)
     schema = tool.get("inputSchema")
     needed = schema.get("required") if isinstance(schema, dict) else None
     required = [str(one) for one in needed] if isinstance(needed, list) else []
-    scope, why = _scope(tool_name, tool.get("annotations"))
-    if any(_FILE.fullmatch(one.lower()) for one in names):
+    scope, why = _scope(words, tool.get("annotations"))
+    lines = [f"[tools.{write_key(tool_name)}]"]
+    if paths := _paths(names, words):
         scope = _OF_FILES.get(scope, scope)
-    lines = [f"[tools.{write_key(tool_name)}]", f'scope = "{scope}"']
-    for pattern in (_FILE, _OBJECT):
+        lines.append(f"paths = {write_value(paths)}")
+        lines += [] if _BELOW.isdisjoint(words) else ["recursive = true"]
+    else:
         plain = (one for one in required if re.fullmatch(r"[A-Za-z0-9_.-]+", one))
-        if word := next((one for one in plain if pattern.fullmatch(one.lower())), ""):
+        if word := next((one for one in plain if _OBJECT.fullmatch(one.lower())), ""):
             lines.append(f"resource = {write_value(f'{server}:{{{word}}}')}")
-            break
+    lines.insert(1, f'scope = "{scope}"')
     stated: dict[str, str] = {one: f"/{one}" for one in _STATED if one in names}
     for one in ("recipients", "to"):
         if one in names:
@@ -240,25 +255,50 @@ def _entry(server: str, tool: Tool) -> list[str]:
     return ["", *comments, *lines]
 
 
-def _arguments(tool: Tool) -> list[str]:
-    """Return the names of the arguments that a tool declares."""
+def _arguments(tool: Tool) -> dict[str, object]:
+    """Return the arguments that a tool declares: the schema of each, by its name."""
     schema = tool.get("inputSchema")
     declared = schema.get("properties") if isinstance(schema, dict) else None
-    return [str(one) for one in declared] if isinstance(declared, dict) else []
+    return declared if isinstance(declared, dict) else {}
 
 
-def _scope(name: str, annotations: object) -> tuple[str, str]:
+def _paths(arguments: Mapping[str, object], words: Sequence[str]) -> list[str]:
+    """Return the arguments that are paths, or lists of paths, by their names."""
+    moved = frozenset() if _FILE_WORDS.isdisjoint(words) else _MOVED
+    return [
+        name
+        for name, schema in arguments.items()
+        if (_FILE.fullmatch(name.lower()) or name.lower() in moved) and _is_text(schema)
+    ]
+
+
+def _is_text(schema: object) -> bool:
+    """Check whether a value is a text or a list of texts, if its schema says it."""
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    if kinds == "array" and isinstance(schema, dict):
+        items = schema.get("items")
+        kinds = items.get("type") if isinstance(items, dict) else None
+    return kinds is None or "string" in (kinds if isinstance(kinds, list) else [kinds])
+
+
+def _words(name: str) -> list[str]:
+    """Split the name of a tool into words, in lower case."""
+    text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
+    return [one for one in text.split("_") if one]
+
+
+def _scope(words: Sequence[str], annotations: object) -> tuple[str, str]:
     """Guess the scope of a tool; the stricter one if name and annotations differ.
 
     Returns:
         the scope; and the reason, if neither name nor annotations say that it writes.
     """
-    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", name).lower()
-    by_name = guess_scope("post", words)
+    name = "_".join(words)
+    by_name = guess_scope("post", name)
     notes = annotations if isinstance(annotations, dict) else {}
-    first, *rest = [one for one in words.split("_") if one] or [""]
+    first, *rest = words or [""]
     acts = ACTS.match(first) is not None or not _JOINS.isdisjoint(rest)
-    reads = _READS.match(words) is not None and not acts
+    reads = _READS.match(name) is not None and not acts
     hint = notes.get("readOnlyHint")
     if by_name == "delete:records":
         return by_name, ""

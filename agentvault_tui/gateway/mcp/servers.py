@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,6 +32,13 @@ from agentvault_tui.gateway.services import (
 from agentvault_tui.gateway.sources import find_member, tokens_of
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.gateway.templates import RouteIndex, check_cap
+from agentvault_tui.gateway.tool_paths import (
+    MOST_CHARACTERS,
+    MOST_PATHS,
+    check_root,
+    reached_path,
+    resolve_path,
+)
 from agentvault_tui.gateway.tools import (
     TOOL_TABLES,
     ToolCall,
@@ -67,6 +74,7 @@ class McpServerFile(ToolMapFile, forbid_unknown_fields=True, kw_only=True):
     allow_http: bool = False
     ca_file: str = ""
     drains_bodies: bool = False
+    root: str = ""
     credential: UpstreamCredential = UpstreamCredential()
 
 
@@ -87,6 +95,8 @@ class McpServer:
     """The URL's path and query."""
     tools: ToolMap
     names: ToolNames
+    root: str
+    """The folder that relative paths start from; empty if it is unknown."""
 
     @property
     def max_answer(self) -> int:
@@ -165,34 +175,74 @@ class McpServer:
             shown = f"{visible(other[0], 60)}, which is read as {visible(other[1], 60)}"
             text = f"The call has an argument {shown}: leave it out."
             raise UnmatchedToolError("unclear_call", text)
+        path = _path_of(rule, arguments, answered, self.root) if rule.paths else None
         call = ToolCall(
-            tool, arguments, unclear=unclear, exact=exact, answered=answered
+            *(tool, arguments),
+            unclear=unclear,
+            exact=exact,
+            answered=answered,
+            path=path,
         )
         return self.tools.action_by(rule, call)
 
 
+def _path_of(
+    rule: ToolRule,
+    arguments: Mapping[str, Any],
+    answered: Collection[_Path],
+    root: str,
+) -> str:
+    """Return the path with everything that a call reaches; see `reached_path`.
+
+    Raises:
+        UnmatchedToolError: a path is no text, an answer to a question of the server
+            states it too, there are too many, or a tool that changes files has none.
+    """
+    values = [arguments[name] for name in rule.paths if arguments.get(name) is not None]
+    stated = [t for one in values for t in (one if isinstance(one, list) else [one])]
+    texts = [one for one in stated if isinstance(one, str)]
+    unclear = len(texts) < len(stated) or (rule.changes and not texts)
+    if unclear or any((name,) in answered for name in rule.paths):
+        shown = " or ".join(visible(one, 60) for one in rule.paths)
+        text = f"The call does not say its {shown}."
+        raise UnmatchedToolError("unclear_call", text)
+    if len(texts) > MOST_PATHS or sum(map(len, texts)) > MOST_CHARACTERS:
+        text = "The call names too many paths. Make it smaller."
+        raise UnmatchedToolError("unclear_call", text)
+    return reached_path(texts, root, recursive=rule.recursive)
+
+
 def _stated(rule: ToolRule) -> list[_Path]:
     """Return the paths of arguments that the action states by value."""
-    named: list[_Path] = [(name,) for name in _ARGUMENT.findall(rule.resource)]
+    names = _ARGUMENT.findall(rule.resource)
+    if rule.paths:  # of several, the resource is a folder
+        names = [*names[:-1], *(rule.paths if len(rule.paths) == 1 else ())]
     places = (place_of(p) for p in rule.parameters.values() if isinstance(p, str))
-    return named + [tokens_of(pointer) for form, pointer in places if not form]
+    stated = [tokens_of(pointer) for form, pointer in places if not form]
+    return [(name,) for name in names] + stated
 
 
 def _counted(rule: ToolRule) -> list[_Path]:
     """Return the paths of arguments that the action only counts, or names in part."""
     places = (place_of(p) for p in rule.parameters.values() if isinstance(p, str))
-    return [tokens_of(pointer) for form, pointer in places if form]
+    named = [(name,) for name in rule.paths]
+    return named + [tokens_of(pointer) for form, pointer in places if form]
 
 
 def unsaid(rule: ToolRule, arguments: Mapping[str, Any]) -> list[str]:
     """Return the first few arguments that the action of a call does not state.
 
-    A count says how many members there are, not which. An elevated token opens a call
-    only if its action states everything that is sent.
+    A count says how many members there are, not which, and a path is stated if it is
+    the one that is sent. An elevated token opens a call only if its action states
+    everything that is sent.
     """
     stated, count = set(_stated(rule)), rule.parameters.get("count")
     # Where it is a list.
     counted = tokens_of(place_of(count)[1]) if isinstance(count, str) else None
+    for name in rule.paths:
+        path = arguments.get(name)
+        if not isinstance(path, str) or resolve_path(path, "") != path:
+            stated.discard((name,))
     problems: list[str] = []
     waiting: list[tuple[_Path, Any]] = [((name,), v) for name, v in arguments.items()]
     while waiting and len(problems) < _MOST_UNSAID:
@@ -355,7 +405,12 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
             'write command = ["PROGRAM", "ARGUMENT"], or url = "https://HOST/mcp"',
         )
     check_cap(table.max_body)
+    check_root(table.root)
     tools = make_map(name, source, table, catalogue)
+    rules = (
+        _with_path(name, one, table.tools[one.pattern].paths) for one in tools.rules
+    )
+    tools = replace(tools, rules=tuple(rules))
     if table.command:
         _check_command(table)
         service, target = None, ""
@@ -376,7 +431,26 @@ def parse_server(name: str, text: str, catalogue: Catalogue, base: Path) -> McpS
         target,
         tools,
         ToolNames.of(tools),
+        table.root,
     )
+
+
+def _with_path(name: str, rule: ToolRule, paths: Sequence[str]) -> ToolRule:
+    """Return a rule of a server whose resource has ``{path}`` for all of its *paths*.
+
+    Raises:
+        ServiceError: its resource does not end with a path.
+    """
+    if not paths:
+        return replace(rule, paths=())
+    lead, _, last = (rule.resource or f"{name}:{{path}}").rpartition("{")
+    names = {"path", *paths}
+    if last.removesuffix("}") not in names or names & {*_ARGUMENT.findall(lead)}:
+        raise ServiceError(
+            f"tools.{visible(rule.pattern, 60)}: resource does not end with its path",
+            'write resource = "NAME:{path}", or leave it out',
+        )
+    return replace(rule, resource=f"{lead}{{path}}")
 
 
 def _check_command(table: McpServerFile) -> None:

@@ -89,6 +89,52 @@ def test_a_resource_is_what_a_needed_argument_names() -> None:
     assert drafted(optional)["get_issue"][1] == ""
 
 
+@pytest.mark.parametrize(
+    ("given", "paths", "recursive"),
+    [
+        (tool("read_text_file", "path"), ("path",), False),
+        (tool("read_multiple_files", "paths"), ("paths",), False),
+        (tool("move_file", "source", "destination"), ("source", "destination"), True),
+        (tool("search_files", "path", "pattern"), ("path",), True),
+        (tool("directoryTree", "dirPath"), ("dirPath",), True),
+        (tool("move_ticket", "ticket_id", "source", "destination"), (), False),
+        (tool("list_allowed_directories"), (), False),
+    ],
+)
+def test_paths_are_found_by_their_names(
+    given: dict[str, Any], paths: tuple[str, ...], recursive: bool
+) -> None:
+    """All of them, also where one may be left out."""
+    given["inputSchema"]["required"] = given["inputSchema"]["required"][:1]
+    text = draft_file("srv", HEAD, [given])
+    server = parse_server("srv", text, shipped_catalogue(), Path("/"))
+    (rule,) = server.tools.rules
+    assert (rule.paths, rule.recursive) == (paths, recursive)
+    assert ("# root = " in text) is bool(paths)
+    uncommented = text.replace("# root", "root")
+    assert parse_server("srv", uncommented, shipped_catalogue(), Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("schema", "is_path"),
+    [
+        ({"type": "string"}, True),
+        ({"type": ["string", "null"]}, True),
+        ({"anyOf": [{"type": "string"}]}, True),
+        ({"type": "array", "items": {"type": "string"}}, True),
+        ({"type": "array"}, True),
+        ({"type": "array", "items": {"type": "object"}}, False),
+        ({"type": "object"}, False),
+        (True, True),
+    ],
+)
+def test_a_path_is_a_text_or_a_list_of_texts(schema: object, is_path: bool) -> None:
+    """Files with their contents are none."""
+    given = tool("push", "files")
+    given["inputSchema"]["properties"]["files"] = schema
+    assert ("paths = " in draft_file("srv", HEAD, [given])) is is_path
+
+
 def test_amounts_and_recipients_are_read() -> None:
     """So that policy decides on them."""
     text = draft_file("s", HEAD, [tool("pay", "amount", "currency", "to")])
