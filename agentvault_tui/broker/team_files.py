@@ -121,6 +121,8 @@ class Loosens(NamedTuple):
     """The text that counts once the file is removed."""
 
 
+Replacing = Callable[[str | None, str | None], Iterable[Change]]
+"""Returns further rows of an edit, from the texts before and after."""
 Judge = Callable[[str, str | None, str | None], Loosens | None]
 """Judges an edit by its path, and the texts before and after: None loosens nothing."""
 
@@ -158,6 +160,8 @@ class TeamFiles:
         problem if one of them cannot be read or written."""
         self.judges: dict[str, Judge] = {}
         """By file or folder, the function that checks whether an edit loosens."""
+        self.replacing: dict[str, Replacing] = {}
+        """By file, the function that returns the rows to be recorded with an edit."""
         self.hold: Callable[[Mapping[str, str | None]], Awaitable[Collection[str]]]
         self.hold = _hold_nothing
         """Awaited with edits; returns the paths of those that are not recorded yet."""
@@ -221,6 +225,8 @@ class TeamFiles:
                 drafts.append(
                     file_draft(path, before, after, actor, opens=opens, **detail)
                 )
+            if (replacing := self.replacing.get(path)) is not None:
+                changes += replacing(self._texts.get(path), text)
             changes.append(Meta(f"{ROW}{path}", text))
         return drafts, changes
 

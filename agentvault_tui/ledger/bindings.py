@@ -45,7 +45,7 @@ MAYBE_BOUND: Final = (
 Earlier builds bound none, so a row that no event binds is no fault."""
 _DECIDING: Final = (
     *("app:secret_origins", "app:secret_for:", "app:grant_ends:"),
-    "app:gateway_text:",
+    *("app:gateway_text:", "app:alerts_replaced:"),
 )
 """Prefixes of keys in ``meta`` that every row has to be bound under, likewise."""
 LASTING_TYPES: Final = (

@@ -74,12 +74,11 @@ class AlertFollower(Follower[Sender]):
         chain: Chain,
         place: KeptPlace,
         *,
-        routes: tuple[AlertRoute, ...],
-        outlet: Sender,
         bury: Callable[[DeadAlert], Awaitable[None]],
+        **more: Any,
     ) -> None:
-        """Begin at the stored *place*; *bury* records an alert that is given up."""
-        super().__init__(name, chain, place, routes=routes, outlet=outlet)
+        """See `Follower`; *bury* records an alert that is given up."""
+        super().__init__(name, chain, place, **more)
         self._bury = bury
         self._signals: Signals | None = None
         self._taken_over = place.taken_over
@@ -156,7 +155,7 @@ class AlertFollower(Follower[Sender]):
             return False
         fit = [
             (route, kinds[0])
-            for route in self.routes
+            for route in self.routes_at(event.seq)
             if (kinds := [kind for kind in self._kinds[1] if kind in route.events])
             and signals.takes(route, event)
         ]
@@ -282,7 +281,7 @@ class AheadFollower(AlertFollower):
     @property
     def behind(self) -> int:
         """How many events it has not seen."""
-        return max(self.broker.ledger.head.seq - self.own.seq, 0)
+        return max(self.head - self.own.seq, 0)
 
     async def step(self) -> bool:
         """Send the alerts of the next events, and let the others look at them."""
@@ -291,7 +290,7 @@ class AheadFollower(AlertFollower):
         return more
 
     def _limit(self) -> int:
-        return self.broker.ledger.head.seq
+        return self.head
 
     async def _pace(self, _: int) -> None:
         await asyncio.sleep(0)

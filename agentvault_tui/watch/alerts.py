@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from starlette.requests import Request
@@ -22,11 +22,10 @@ from agentvault_tui.broker.policy_files import read_text
 from agentvault_tui.broker.riders import riding, text_change
 from agentvault_tui.broker.secret_uses import OpenSecret, SecretUse
 from agentvault_tui.broker.socket_factor import asks_factor
-from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.team_authorities import TeamAuthorities
 from agentvault_tui.broker.team_files import Loosens, file_draft
 from agentvault_tui.broker.usecases.changes import Asker, Wanted, ask
-from agentvault_tui.clock import Clock, iso
+from agentvault_tui.clock import iso
 from agentvault_tui.errors import (
     AgentVaultError,
     LedgerError,
@@ -37,7 +36,7 @@ from agentvault_tui.errors import (
 )
 from agentvault_tui.home import file_stamp
 from agentvault_tui.ledger import Meta
-from agentvault_tui.model import Actor, ActorKind, Draft, Event, EventType, sha256_hex
+from agentvault_tui.model import Actor, ActorKind, Event, EventType, sha256_hex
 from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.alerts import (
@@ -49,32 +48,22 @@ from agentvault_tui.operator_api.alerts import (
     TestSinkRequest,
 )
 from agentvault_tui.watch.alert_followers import (
-    AlertFollower,
-    CallsFollower,
     DeadAlert,
-    HighRiskFollower,
 )
-from agentvault_tui.watch.chain import Chain
 from agentvault_tui.watch.config import (
     LEDGER_FAULT,
     AlertsFile,
-    SinkTable,
     parse_alerts,
     sink_uses,
 )
+from agentvault_tui.watch.destinations import Destinations, dead_draft
 from agentvault_tui.watch.exporters import EXPORTERS, Exporter
 from agentvault_tui.watch.messages import (
-    calls_people,
     fault_message,
     trial_message,
 )
 from agentvault_tui.watch.outbox import (
-    PLACE,
-    ExportFollower,
-    Follower,
     HeldAlerts,
-    KeptPlace,
-    SinkPlace,
 )
 from agentvault_tui.watch.senders import SENDERS, Sender, SinkError
 
@@ -86,7 +75,6 @@ _DEAD: Final = "alert_dead:"
 _EDIT: Final = "EDIT alerts"
 """Names the function that carries an approved edit of the file out."""
 _BY_FILE: Final = Actor(ActorKind.SYSTEM, "file", "file")
-_Lane = TypeVar("_Lane", bound=AlertFollower)
 
 
 class Alerts:
@@ -98,17 +86,13 @@ class Alerts:
         self.problem: str | None = None
         """Why the present file is not in effect, if so."""
         self.file = AlertsFile()
-        self._secret = secret
-        self._chain = Chain(broker)
+        self.destinations = Destinations(broker, secret, self._bury)
         self._authorities = TeamAuthorities(broker, "alerts")
         self._seen: tuple[object, ...] | None = None
         self._named: tuple[Path, ...] = ()
         """Each ``ca_file`` that the file names."""
-        self._followers: dict[str, Follower[Any]] = {}
-        """By the sink's name; alerts that go ahead of others have separate places."""
-        self._callers: dict[str, CallsFollower] = {}
-        self._high: dict[str, HighRiskFollower] = {}
-        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._replacing: Sequence[Meta] = ()
+        """The rows of an edit that is to be recorded."""
         self._dead: dict[str, DeadAlert] = {}
         self._fault: str | None = None
         self._looking = asyncio.Lock()
@@ -125,6 +109,7 @@ class Alerts:
                 lambda: [(self._path.name, self.file.sha256)]
             )
             broker.team.files.judges[self._path.name] = self._judge
+            broker.team.files.replacing[self._path.name] = self._replace
 
     def _check(self, _: str, text: str) -> None:
         parse_alerts(text, self.broker.home)
@@ -157,28 +142,30 @@ class Alerts:
                 f"alerts.toml cannot be put in force, {now} is: {self.problem}"
             )
         return problems + [
-            f"Alerts do not reach {name}: {problem}"
-            for name in self._followers
-            if (problem := self._problem_of(name))
+            f"Alerts do not reach {_shown(key)}: {problem}"
+            for key in self.destinations
+            if (problem := self.destinations.problem_of(key))
         ]
-
-    def _all_of(self, sink: str) -> list[Follower[Any]]:
-        """Return the followers of a sink, the one that calls people first."""
-        ahead = (self._callers.get(sink), self._high.get(sink))
-        return [*(one for one in ahead if one), self._followers[sink]]
-
-    def _problem_of(self, sink: str) -> str | None:
-        tried = (one.problem for one in self._all_of(sink) if one.problem)
-        # A secret that is missing is known before the first alert needs it.
-        return next(tried, None) or self._followers[sink].outlet.secret_problem()
 
     def committed(self, events: Sequence[Event]) -> None:
         """Take events that have just become durable; see `WatchRoom.committed`."""
-        if self._followers:
-            self._chain.take(events)
-        if self._callers and any(calls_people(self.broker, one) for one in events):
-            for ahead in (*self._callers.values(), *self._high.values()):
-                ahead.wake()
+        edited = any(map(self._is_own, events))
+        if edited:
+            self._take(self._replacing)  # before a follower sees the event
+        # After an edit others work for a destination: none is to begin now, and be
+        # stopped while it sends.
+        self.destinations.committed(events, wake=not edited)
+
+    def _is_own(self, event: Event) -> bool:
+        """Check whether an event records an edit of the file."""
+        edited = event.type is EventType.SERVICE_CHANGED
+        return edited and event.resource == self._path.name
+
+    def _take(self, rows: Sequence[Meta]) -> None:
+        """Note the rows of replaced destinations, which are recorded now."""
+        self.broker.recording.meta.update({one.key: str(one.value) for one in rows})
+        self._replacing = ()
+        self.destinations.replaced.load()
 
     def name_uses(self, name: str) -> Iterator[str]:
         """Yield the file if a route of it names an agent so, and not by its id."""
@@ -217,7 +204,7 @@ class Alerts:
                     what = f"{self._path}: {error.what}"
                     raise ServiceError(what, error.remedy) from None
                 self.file = parse_alerts(record["text"], self.broker.home)
-        await self._follow()
+        await self.destinations.follow(self.file)
 
     async def look(self) -> None:
         """Activate a changed file, report ledger faults, and wake the followers."""
@@ -231,12 +218,11 @@ class Alerts:
                 except ServiceError as error:
                     self.problem = error.diagnosis()
                     log.warning("alerts.toml: %s", self.problem)
-                await self._follow()
+                await self.destinations.follow(self.file)
                 self.broker.health.changed()
+            await self.destinations.settle()
         self._look_at_ledger()
-        for name in self._followers:
-            for follower in self._all_of(name):
-                follower.wake()
+        self.destinations.wake()
 
     def _look_at_ledger(self) -> None:
         """Report a fault that no event can report now."""
@@ -245,7 +231,7 @@ class Alerts:
         before, self._fault = self._fault, fault
         if fault is None or before is not None:
             return  # told once a fault, however its words change
-        for name, caller in self._callers.items():
+        for name, caller in self.destinations.callers.items():
             if any(LEDGER_FAULT in one.events for one in caller.routes):
                 caller.tell(fault_message(self.broker, name, fault))
 
@@ -256,54 +242,87 @@ class Alerts:
             ServiceError: it is broken.
         """
         if self.broker.team.files is not None:
-            # Whoever changed it has recorded it.
-            self.file = AlertsFile()  # the one before is in force nowhere else
-            source = self._source()
-            self.file = parse_alerts(source, self.broker.home)
-            await self._authorities.look({self._path.name: source})
-            return
+            await self._put_teams_file_in_force()
+        else:
+            await self._put_own_file_in_force()
+
+    async def _put_own_file_in_force(self) -> None:
+        """Read the home directory's file, and record an edit; see `_put_in_force`."""
         try:
             text = self._source()
         except PolicyError as error:
             raise ServiceError(error.what, error.remedy) from None
         record = json.loads(self.broker.recording.meta.get(RECORDED_FILE, "{}"))
-        before, after = record.get("text", ""), sha256_hex(text) if text else None
-        edited = parse_alerts(text, self.broker.home)
-        loses = self._loses(before, edited)
-        if loses and await self._has_to_wait(before, text):
-            self.file = parse_alerts(before, self.broker.home)
+        recorded, sha256 = record.get("text", ""), sha256_hex(text) if text else None
+        edited, was = parse_alerts(text, self.broker.home), self._parsed(recorded)
+        if recorded == text:
+            self.file = edited
             return
-        # An approved edit is in effect once its proof is on record.
-        if before == text or (rider := riding()) is None:
-            self.file, rider = edited, None
-        if before == text:
-            return
+        loses, rider = was is None or edited.lacks(was), riding()
+        if loses:
+            self.file = was or self.file
+            if await self._has_to_wait(recorded, text):
+                return
+        elif rider is None:
+            self.file = edited
+        # Any other edit is in effect once it is on record, with its proof.
         actor = rider.actor if rider else SYSTEM
-        draft = file_draft(self._path.name, record.get("sha256"), after, actor)
+        digests = record.get("sha256"), sha256
+        draft = file_draft(self._path.name, *digests, actor, opens=loses)
         if not loses:
             draft.detail.pop(LOOSENED, None)
-        encoded = json.dumps({"sha256": after, "text": text})
+        rows = self.destinations.replaced.changes(was or AlertsFile(), edited)
+        row = Meta(RECORDED_FILE, json.dumps({"sha256": sha256, "text": text}))
+        self._replacing = row, *rows
         try:
-            await self.broker.record(draft, changes=[Meta(RECORDED_FILE, encoded)])
+            await self.broker.record(draft, changes=self._replacing)
         except LedgerError as error:
-            self._seen = None  # recorded with a later look
+            self._seen, self._replacing = None, ()  # recorded with a later look
             if rider is not None:
                 raise
             log.warning("a changed alerts.toml is recorded later: %s", error.what)
         else:
-            self.broker.recording.meta[RECORDED_FILE], self.file = encoded, edited
+            self._take(self._replacing)
+            self.file = edited
 
-    def _loses(self, before: str, edited: AlertsFile) -> bool:
-        """Check whether an edit takes routes away, or puts one in front of others."""
+    async def _put_teams_file_in_force(self) -> None:
+        """Read a team's file, which is recorded, and record another ``ca_file``.
+
+        Raises:
+            ServiceError: it is broken.
+        """
+        before, self.file = self.file, AlertsFile()
+        source = self._source()
+        self.file = parse_alerts(source, self.broker.home)
+        same_text = before.sha256 == self.file.sha256
+        works = same_text and self.broker.team.brokers.works()
+        rows = self.destinations.replaced.changes(before, self.file) if works else ()
+        await self._authorities.look({self._path.name: source})
+        if rows:
+            with contextlib.suppress(LedgerError):
+                await self.broker.record(changes=rows)
+            self._take(rows)
+
+    def _parsed(self, text: str) -> AlertsFile | None:
+        """Return an earlier text's content; None if this version does not read it."""
         try:
-            return edited.lacks(parse_alerts(before, self.broker.home))
+            return parse_alerts(text, self.broker.home)
         except ServiceError:
-            return True  # Unknown makes an answer stricter.
+            return None
+
+    def _replace(self, before: str | None, after: str | None) -> Sequence[Meta]:
+        """Return the rows that an edit of a team's file is recorded with."""
+        was, edited = self._parsed(before or ""), self._parsed(after or "")
+        self._replacing = ()
+        if was is not None and edited is not None:
+            self._replacing = self.destinations.replaced.changes(was, edited)
+        return self._replacing
 
     def _judge(self, _: str, before: str | None, after: str | None) -> Loosens | None:
         """Judge an edit of a team's file."""
         edited = parse_alerts(after or "", self.broker.home)
-        return Loosens(("alerts",)) if self._loses(before or "", edited) else None
+        was = self._parsed(before or "")
+        return Loosens(("alerts",)) if was is None or edited.lacks(was) else None
 
     async def _has_to_wait(self, before: str, text: str) -> bool:
         """Check whether an edit that takes routes away needs an approver's factor."""
@@ -341,102 +360,15 @@ class Alerts:
         """Identify the file's state: as recorded, and as it is on disk."""
         return f"{self.broker.recording.meta.get(RECORDED_FILE)} {self._source()}"
 
-    async def _follow(self) -> None:
-        """Work for exactly the sinks of the file."""
-        for name, follower in list(self._followers.items()):
-            sink = self.file.sinks.get(name)
-            same = sink == follower.outlet.sink and (
-                self.file.routes_to(name) == follower.routes
-            )
-            if not same:
-                await self._stop(name)
-        for name, sink in self.file.sinks.items():
-            if name not in self._followers:
-                await self._begin(name, sink)
-        # Alerts of a time without the sink are old news; exports go on where they were.
-        for key in [key for key in self.broker.recording.meta if key.startswith(PLACE)]:
-            name = key.removeprefix(PLACE)
-            place = msgspec.json.decode(self.broker.recording.meta[key], type=SinkPlace)
-            if name not in self.file.sinks and not place.exports:
-                await self._keep(key, None)
-
-    async def _begin(self, name: str, sink: SinkTable) -> None:
-        key, head = f"{PLACE}{name}", self.broker.ledger.head.seq
-        if stored := self.broker.recording.meta.get(key):
-            place = msgspec.json.decode(stored, type=SinkPlace)
-        if not stored or place.exports != sink.exports:
-            place = SinkPlace(0 if sink.exports else head, sink.exports)
-            await self._keep(key, msgspec.json.encode(place).decode())
-        place.seq = min(place.seq, head)
-        where = name, self._chain, KeptPlace(self.broker, name, place)
-        routes = self.file.routes_to(name)
-        if sink.exports:
-            outlet = EXPORTERS[sink.kind](*self._reached(sink))
-            exports = ExportFollower(*where, routes=routes, outlet=outlet)
-            self._followers[name] = exports
-        else:
-            # Three, each with a connection of its own: none waits for another.
-            def made(kind: type[_Lane]) -> _Lane:
-                outlet = SENDERS[sink.kind](*self._reached(sink))
-                return kind(*where, routes=routes, outlet=outlet, bury=self._bury)
-
-            self._callers[name] = made(CallsFollower)
-            self._high[name] = made(HighRiskFollower)
-            self._followers[name] = follower = made(AlertFollower)
-            self._callers[name].passed = self._high[name].passed = follower.wake
-        # What is under way ends with the lease, before another broker may begin it.
-        self._tasks[name] = [
-            asyncio.create_task(
-                while_working(self.broker.team.brokers.works, one.run),
-                name=f"sink {name}",
-            )
-            for one in self._all_of(name)
-        ]
-
-    def _reached(self, sink: SinkTable) -> tuple[SinkTable, OpenSecret, Clock]:
-        return sink, self._secret, self.broker.clock
-
-    async def _stop(self, name: str) -> None:
-        tasks = self._tasks.pop(name)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for follower in self._all_of(name):
-            await follower.save()
-            await follower.outlet.aclose()
-        del self._followers[name]
-        for ahead in (self._callers, self._high):
-            ahead.pop(name, None)
-
-    async def _keep(self, key: str, text: str | None) -> None:
-        """Store a small value, or forget it; if that fails, a later look does."""
-        with contextlib.suppress(LedgerError):
-            await self.broker.record(changes=[Meta(key, text)])
-        if text is None:
-            self.broker.recording.meta.pop(key, None)
-        else:
-            self.broker.recording.meta[key] = text
-
     async def _bury(self, dead: DeadAlert) -> None:
         """Record that an alert is given up, and store it to be sent by hand.
 
         Raises:
             LedgerError: that cannot be recorded now.
         """
-        draft = Draft(
-            EventType.ALERT_DEAD,
-            SYSTEM,
-            resource=dead.sink,
-            reason=dead.problem,
-            detail={
-                "alert": dead.id,
-                "kind": dead.kind,
-                "since": iso(dead.at),
-                "events": [seq for _, seq in dead.entries[:20]],
-            },
-        )
         text = msgspec.json.encode(dead).decode()
-        await self.broker.record(draft, changes=[Meta(f"{_DEAD}{dead.id}", text)])
+        row = Meta(f"{_DEAD}{dead.id}", text)
+        await self.broker.record(dead_draft(dead), changes=[row])
         self._dead[dead.id] = dead
         self._count_dead()
 
@@ -446,8 +378,7 @@ class Alerts:
 
     async def aclose(self) -> None:
         """Stop all work, and store its place."""
-        for name in list(self._tasks):
-            await self._stop(name)
+        await self.destinations.aclose()
 
     async def try_sink(self, name: str) -> AlertSentInfo:
         """Send a test to a sink, now and once.
@@ -462,10 +393,10 @@ class Alerts:
             raise NotFoundError(f"there is no sink {name}", f"known: {names}")
         outlet: Sender | Exporter
         if sink.exports:
-            outlet = EXPORTERS[sink.kind](*self._reached(sink))
+            outlet = EXPORTERS[sink.kind](*self.destinations.reached(sink))
             sends = outlet.export(())
         else:
-            outlet = SENDERS[sink.kind](*self._reached(sink))
+            outlet = SENDERS[sink.kind](*self.destinations.reached(sink))
             sends = outlet.send(trial_message(self.broker, name))
         try:
             return await self._sent(name, sends)
@@ -499,7 +430,7 @@ class Alerts:
             raise NotFoundError(
                 "no alert of that id was given up", "agentvault alerts dead"
             )
-        follower = self._callers.get(dead.sink)
+        follower = self.destinations.callers.get(dead.sink)
         if follower is None:
             raise NotFoundError(
                 f"the sink {dead.sink} is not in alerts.toml any more", "put it back"
@@ -523,10 +454,7 @@ class Alerts:
         """Return the sinks and the alerts given up."""
         dead = sorted(self._dead.values(), key=lambda one: one.died_at)
         return AlertList(
-            sinks=tuple(
-                self._sink_info(name, self._followers[name])
-                for name in sorted(self._followers)
-            ),
+            sinks=tuple(self._sink_info(key) for key in sorted(self.destinations)),
             dead=tuple(
                 DeadAlertInfo(
                     id=one.id,
@@ -542,20 +470,21 @@ class Alerts:
             ),
         )
 
-    def _sink_info(self, name: str, follower: Follower[Any]) -> SinkInfo:
+    def _sink_info(self, key: str) -> SinkInfo:
+        every = self.destinations.followers(key)
+        follower = every[-1]
         events = [word for one in follower.routes for word in one.events]
-        every = self._all_of(name)
         tries = [one.next_at for one in every if one.next_at is not None]
         sent = [one.sent_at for one in every if one.sent_at is not None]
         return SinkInfo(
-            name=name,
+            name=_shown(key),
             kind=follower.outlet.sink.kind,
             events=() if follower.place.exports else tuple(dict.fromkeys(events)),
             seq=follower.place.seq,
-            behind=max(self.broker.ledger.head.seq - follower.place.seq, 0),
+            behind=max(follower.head - follower.place.seq, 0),
             held=sum(one.count for one in follower.place.held.values()),
-            dead=sum(one.sink == name for one in self._dead.values()),
-            problem=self._problem_of(name),
+            dead=sum(one.sink == key for one in self._dead.values()),
+            problem=self.destinations.problem_of(key),
             next_at=iso(min(tries)) if tries else None,
             sent_at=iso(max(sent)) if sent else None,
         )
@@ -585,3 +514,9 @@ class Alerts:
             route(calls.TEST_SINK, attempt),
             route(calls.RETRY_ALERT, again),
         ]
+
+
+def _shown(key: str) -> str:
+    """Name a destination by its key in `Destinations`."""
+    name, _, replaced = key.partition("!")
+    return f"{name} (replaced)" if replaced else name

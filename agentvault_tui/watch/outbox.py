@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from random import SystemRandom
 from typing import Final, Generic, TypeVar
@@ -86,6 +86,11 @@ class SinkPlace(msgspec.Struct):
     again: int = 0
     """Up to this event the risk was read by another policy: it decides nothing."""
 
+    @property
+    def parts(self) -> tuple[SinkPlace | LanePlace, ...]:
+        """Return the place of each follower."""
+        return self, *(lane for lane in (self.calls, self.high) if lane)
+
 
 class KeptPlace:
     """Where a sink is, in memory and in the ledger; its followers share it."""
@@ -130,8 +135,7 @@ def _filled(place: SinkPlace) -> SinkPlace:
 
 def _reached(place: SinkPlace) -> int:
     """Return a number that grows with a place, however its followers move."""
-    lanes = (place.calls, place.high)
-    return place.seq + sum(lane.seq for lane in lanes if lane)
+    return sum(part.seq for part in place.parts)
 
 
 class Follower(ABC, Generic[OutletT]):
@@ -145,8 +149,20 @@ class Follower(ABC, Generic[OutletT]):
         *,
         routes: tuple[AlertRoute, ...],
         outlet: OutletT,
+        earlier: Callable[[int], tuple[AlertRoute, ...]] = lambda _: (),
+        last: Callable[[], int | None] = lambda: None,
     ) -> None:
-        """Begin at the stored *place*; *routes* name the sink."""
+        """Begin at a place of the chain.
+
+        Args:
+            name: the destination's.
+            chain: the chain.
+            place: the stored place.
+            routes: that name the destination.
+            outlet: the destination, as it is reached.
+            earlier: returns further routes for an event, by its number, that go first.
+            last: returns the last event; None: there is none.
+        """
         self.name = name
         self.stored = place
         self.routes = routes
@@ -159,6 +175,7 @@ class Follower(ABC, Generic[OutletT]):
         self.chain = chain
         self.broker = chain.broker
         self.started = self.broker.clock.now()
+        self._earlier, self._last = earlier, last
         self._delay = _FIRST
         self._news = asyncio.Event()
         self._saved_at = 0.0
@@ -169,9 +186,19 @@ class Follower(ABC, Generic[OutletT]):
         return self.stored.now
 
     @property
+    def head(self) -> int:
+        """The last event for this destination that is recorded."""
+        head, last = self.broker.ledger.head.seq, self._last()
+        return head if last is None else min(head, last)
+
+    def routes_at(self, seq: int) -> tuple[AlertRoute, ...]:
+        """Return the routes for an event, in their order."""
+        return (*self._earlier(seq), *self.routes)
+
+    @property
     def behind(self) -> int:
         """How many events wait that it may look at."""
-        return max(self.broker.ledger.head.seq - self.place.seq, 0)
+        return max(self.head - self.place.seq, 0)
 
     @abstractmethod
     async def step(self) -> bool:
@@ -268,7 +295,8 @@ class ExportFollower(Follower[Exporter]):
 
     async def step(self) -> bool:
         """Export the next page."""
-        events = (await self.chain.after(self.place.seq))[: self._most]
+        newer = (await self.chain.after(self.place.seq))[: self._most]
+        events = [event for event in newer if event.seq <= self.head]
         if not events:
             return False
         page = await self._encoded(events)
@@ -289,7 +317,8 @@ class ExportFollower(Follower[Exporter]):
 
     async def _encoded(self, events: Sequence[Event]) -> list[bytes]:
         """Return the exported form of the first of *events*, up to a page."""
-        details = any(route.details for route in self.routes)
+        routes = self.routes_at(events[0].seq)
+        details = any(route.details for route in routes)
         page: list[bytes] = []
         room = _PAGE_BYTES
         for number, event in enumerate(events, start=1):

@@ -14,6 +14,7 @@ from support.patience import PATIENT
 
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.origins import ServerOrigin
+from agentvault_tui.settings import Settings
 from agentvault_tui.vault import Secret
 from agentvault_tui.watch import LedgerWatch
 from agentvault_tui.watch.alerts import Alerts
@@ -55,6 +56,7 @@ class AlertStand:
     async def start(self, routes: str, *, sinks: str = "") -> None:
         self.write(routes, sinks=sinks)
         await self.watch.start()
+        await self.bench.record_start()
 
     @property
     def received(self) -> list[dict[str, Any]]:
@@ -74,8 +76,8 @@ class AlertStand:
     @property
     def followers(self) -> list[Follower[Any]]:
         """Return the followers of all sinks."""
-        alerts = self.alerts
-        return [one for name in alerts._followers for one in alerts._all_of(name)]
+        destinations = self.alerts.destinations
+        return [one for key in destinations for one in destinations.followers(key)]
 
     async def settle(self) -> None:
         """Look until every sink has seen the whole chain or waits to try again."""
@@ -86,14 +88,27 @@ class AlertStand:
         await self.until(done)
 
     @asynccontextmanager
-    async def restarted(self, *, killed: bool = False) -> AsyncIterator[AlertStand]:
-        """Run the alerts of another process on the same home, in place of these."""
+    async def restarted(
+        self,
+        *,
+        killed: bool = False,
+        edit: Callable[[], object] = lambda: None,
+        settings: Settings | None = None,
+    ) -> AsyncIterator[AlertStand]:
+        """Run the alerts of another process on the same home, in place of these.
+
+        Args:
+            killed: whether these end without a stop.
+            edit: called while no process runs.
+            settings: of the other process.
+        """
         if not killed:
             await self.watch.aclose()
-        async with self.bench.restarted() as bench:
+        async with self.bench.restarted(settings, edit) as bench:
             again = AlertStand(bench, self.server)
             again.secrets = self.secrets
             await again.watch.start()
+            await bench.record_start()
             yield again
             await again.watch.aclose()
 

@@ -106,9 +106,14 @@ class Bench:
         return bench
 
     @asynccontextmanager
-    async def restarted(self, settings: Settings | None = None) -> AsyncIterator[Bench]:
-        """Close it, and give its home to another."""
+    async def restarted(
+        self,
+        settings: Settings | None = None,
+        edit: Callable[[], object] = lambda: None,
+    ) -> AsyncIterator[Bench]:
+        """Close it, call *edit*, and give its home to another."""
         await self.close()
+        edit()
         again = await Bench.open(self.home, self.clock, settings=settings)
         try:
             yield again

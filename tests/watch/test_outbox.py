@@ -199,7 +199,7 @@ async def test_alerts_go_on_after_a_crash(stand: AlertStand, bench: Bench) -> No
     await note(bench)
     await stand.settle()
     # Killed: nothing is saved any more, and nothing sent.
-    for task in itertools.chain(*stand.alerts._tasks.values()):
+    for task in itertools.chain(*stand.alerts.destinations._tasks.values()):
         task.cancel()
     await note(bench, EventType.TENANT_BACK)
     async with stand.restarted(killed=True) as later:
@@ -218,7 +218,9 @@ async def test_a_crash_between_sending_and_recording_repeats(
     async def lost() -> None:
         """Be killed before the place is kept."""
 
-    monkeypatch.setattr(stand.alerts._followers["hook"].stored, "save", lost)
+    monkeypatch.setattr(
+        stand.alerts.destinations.followers("hook")[-1].stored, "save", lost
+    )
     await note(bench)
     await stand.settle()
     async with stand.restarted() as later:
@@ -490,7 +492,7 @@ async def test_a_changed_file_is_put_in_force_and_a_broken_one_not(
     await note(bench)
     await note(bench, EventType.TENANT_BACK)
     await stand.settle()
-    assert stand.kinds == ["tenant.away", "tenant.back"]
+    assert stand.kinds == ["tenant.away", "loosened", "tenant.back"]
     changes = [one.reason for one in await bench.events("service.changed")]
     assert changes == ["added", "changed"]
 

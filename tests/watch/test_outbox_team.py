@@ -80,7 +80,9 @@ async def test_what_a_dead_broker_had_sent_and_not_recorded_is_sent_again_once(
     async def lost() -> None:
         """Be killed before the place is kept."""
 
-    monkeypatch.setattr(dies.alerts._followers["hook"].stored, "save", lost)
+    monkeypatch.setattr(
+        dies.alerts.destinations.followers("hook")[-1].stored, "save", lost
+    )
     await away(first)
     await dies.settle()
     await known(brokers)
@@ -120,4 +122,31 @@ async def test_a_sending_ends_with_the_lease_under_which_it_began(
         brokers[0].bench.clock.advance(6)
         assert not brokers[0].bench.broker.team.brokers.works()
         await ended.wait()
-    assert stands[0].alerts._followers["hook"].problem is None
+    assert stands[0].alerts.destinations.followers("hook")[-1].problem is None
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_the_event_of_an_edit_elsewhere_goes_by_the_replaced_file(
+    brokers: list[Broker], stands: list[AlertStand], store: Database, *, dies: bool
+) -> None:
+    """Once, from the broker that works, or the one that works after it."""
+    (first, second), (works, edits) = brokers, stands
+    edits.bench.home.alerts_file.write_text("")
+    await second.bench.broker.team.look_at_files()
+    await known(brokers)
+    await edits.watch.look()
+    assert edits.received == []
+    sends = edits if dies else works
+    if dies:
+        await takes_over(second, store)
+        first.bench.clock.advance(6)
+    key = "alerts_replaced:"
+    meta = sends.bench.broker.recording.meta
+    await sends.until(lambda: not any(one.startswith(key) for one in meta))
+    await known(brokers)
+    for one in stands:
+        await one.watch.look()
+        assert list(one.alerts.destinations) == []
+    assert sends.kinds == ["loosened"]
+    event = (await sends.bench.events("service.changed"))[-1]
+    assert sends.received[0]["data"]["seq"] == event.seq
