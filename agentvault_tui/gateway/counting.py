@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 from agentvault_tui.gateway.names import field_names
-from agentvault_tui.policy.facts import ADDRESSED, MOST_ADDRESSES, is_one_address
+from agentvault_tui.policy.facts import MOST_ADDRESSES, NAMING, is_one_address
 
 COUNTED: Final = frozenset(
     {"amount", "count", "currency", "destinations", "recipients"}
@@ -27,7 +27,7 @@ class ArgumentPlace(NamedTuple):
     tokens: tuple[str, ...]
     """Of a JSON Pointer."""
     addressed: bool
-    """Whether ``to``, ``cc`` and ``bcc`` say the same."""
+    """Whether ``to``, ``cc`` and the other names of `NAMING` say the same."""
 
 
 def how_many(name: str, value: Any) -> int | None:
@@ -68,7 +68,7 @@ def is_elsewhere(
     Args:
         document: as JSON has it.
         places: where the parameter is read, as the names on the way there.
-        addressed: whether the parameter is about all whom ``to``, ``cc`` and ``bcc``
+        addressed: whether the parameter is about all whom the members of `NAMING`
             name.
 
     Returns:
@@ -76,7 +76,7 @@ def is_elsewhere(
     """
     names = frozenset().union(*(field_names(one[-1]) for one in places))
     if addressed:
-        names |= ADDRESSED
+        names |= NAMING
 
     @cache
     def is_other(key: str) -> bool:

@@ -26,7 +26,7 @@ from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.json_document import Number, plain_name, plain_numbers
 from agentvault_tui.policy.destinations import read_domains, read_hosts
-from agentvault_tui.policy.facts import ADDRESSED, LARGEST
+from agentvault_tui.policy.facts import LARGEST, NAMING
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
 _LONGEST_VALUE: Final = 4_000
@@ -160,6 +160,8 @@ class _ParameterReader:
 
     def parameter(self, name: str, sources: tuple[Source, ...]) -> Any:
         """Return a parameter's value, None where it is unclear, or `_ABSENT`."""
+        if self._is_addressed(name) and self._addresses_more(sources):
+            return None
         if sources[0].places:
             return self._destinations(name, sources)
         if not sources[0].counted:
@@ -321,14 +323,30 @@ class _ParameterReader:
             )
         names = field_names(source.pointer[0])
         return bool(
-            self._inner & (names | ADDRESSED if self._is_addressed(name) else names)
+            self._inner & (names | NAMING if self._is_addressed(name) else names)
         )
 
     def _is_addressed(self, name: str) -> bool:
-        """Check whether ``to``, ``cc`` and ``bcc`` say the same as a parameter."""
+        """Check whether the members of `NAMING` say the same as a parameter."""
         sources = self._parts.route.parameters.get(name, ())
         domains = any(one.places == "domains" for one in sources)
         return domains or name == "recipients"
+
+    def _addresses_more(self, sources: tuple[Source, ...]) -> bool:
+        """Check whether recipients are in the query or body where no source reads one.
+
+        Next to a source of the body, `_elsewhere` and `_is_inside` look for them.
+        """
+        kinds = {one.kind for one in sources}
+        declared = {(s.kind, s.name) for s in (*sources, *self._parts.route.declared)}
+        pairs = () if "constant" in kinds else self._parts.target.query
+        for name, value in pairs:
+            if value and ("query", name) not in declared and readings(name) & NAMING:
+                return True
+        if kinds & {"body", "constant"} or not isinstance(self._content, dict):
+            return False
+        of_top = (self._names(one) for one, value in self._content.items() if value)
+        return bool(NAMING & self._inner) or any(map(NAMING.intersection, of_top))
 
     @cached_property
     def _inner(self) -> frozenset[str]:
@@ -373,10 +391,10 @@ class _ParameterReader:
             for one in self._parts.route.parameters[name]
             if one.pointer[:depth] == source.pointer[:depth]
         }
-        if not ADDRESSED & self._named(members).keys():
+        if not NAMING & self._named(members).keys():
             return False
         return any(
-            self._names(key) & ADDRESSED and key not in counted
+            self._names(key) & NAMING and key not in counted
             for key, value in members.items()
             if value
         )

@@ -24,8 +24,14 @@ _LONG_NAME: Final = 128
 MOST_ADDRESSES: Final = 1_000
 """Of one request, that are read: each takes some 7 µs of the event loop, where others
 wait. The recipients of more are unclear."""
-ADDRESSED: Final = frozenset({"to", "cc", "bcc"})
-_NAMING: Final = ADDRESSED | {"recipients"}
+ADDRESSED: Final = frozenset(
+    {
+        *("to", "cc", "bcc", "recipient", "emails"),
+        *("torecipients", "ccrecipients", "bccrecipients"),  # of Microsoft Graph
+    }
+)
+"""Members that name people whom a request reaches, by their letters."""
+NAMING: Final = ADDRESSED | {"recipients"}
 _NAMES: Final = {name.replace("_", ""): name for name in PARAMETERS | ADDRESSED}
 """Names by their letters."""
 _LETTERS_KNOWN: Final = frozenset("".join(_NAMES))
@@ -199,7 +205,7 @@ def _destinations(
     Without a parameter for them, they are those of the addresses that it names, if it
     names all of its recipients. With both, no address may be elsewhere.
     """
-    named = [v for name, v in members if name in _NAMING and v is not None and v != []]
+    named = [v for name, v in members if name in NAMING and v is not None and v != []]
     listed = [v for v in named if type(v) is not int]
     if "destinations" not in parameters and not (listed and recipients):
         return None

@@ -53,6 +53,52 @@ def test_parameters_come_from_the_real_request(parse: Parse) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cc", "bcc", "recipients", "recipient", "emails", "toRecipients"),
+        *("ccRecipients", "bcc_recipients", "Emails", "emails[]", "recipients[0]"),
+    ],
+)
+def test_recipients_by_another_name_are_unclear(parse: Parse, name: str) -> None:
+    """At the top of a body or below, in JSON and in a form; absent ones are none."""
+    for rules in (
+        'recipients = "count:body:/to"',
+        'destinations = "domains:body:/to"',
+        'recipients = "count:body:/mail/to"',
+    ):
+        fact, inner = rules.partition(" ")[0], "/mail/" in rules
+        to = b'"mail": {"to": ["a@x.test"]}' if inner else b'"to": ["a@x.test"]'
+        for more in (b'"%b": ["b@x.test"]', b'"m": {"%b": ["b@x.test"]}'):
+            body = b"{%b, %b}" % (to, more % name.encode())
+            assert parameters(parse, rules, body) == {fact: None}
+        plain = b'{%b, "%b": []}' % (to, name.encode())
+        assert parameters(parse, rules, plain) in ({fact: 1}, {fact: ["x.test"]})
+    form = b"to=a%%40x.test&%b=b%%40x.test" % name.encode()
+    rules = 'recipients = "count:body:/to"'
+    assert parameters(parse, rules, form, FORM) == {"recipients": None}
+
+
+@pytest.mark.parametrize("name", ["cc", "Bcc", "recipients", "emails[]"])
+def test_recipients_in_another_part_of_a_request_are_unclear(
+    parse: Parse, name: str
+) -> None:
+    """Services merge query and body; the route may say that one is something else."""
+    body, of_query = b'{"to": ["a@x.test"]}', 'recipients = "count:query:to"'
+    for rules in ('recipients = "count:body:/to"', 'destinations = "domains:body:/to"'):
+        fact = rules.partition(" ")[0]
+        read = parameters(parse, rules, body, path=f"/p?{name}=b@x.test")
+        assert read == {fact: None}
+        keys = f'read = ["query:{name}"]\n'
+        for path in (f"/p?{name}=", "/p?note=cc", f"/p?{name}=b@x.test"):
+            assert parameters(parse, rules, body, path=path, keys=keys)[fact]
+    for more in ('{"%s": ["b@x.test"]}', '{"m": {"%s": "b@x.test"}}'):
+        text = (more % name).encode()
+        assert parameters(parse, of_query, text, path="/p?to=a") == {"recipients": None}
+    for text in (b"{}", b"", b'{"note": "cc"}', b'["cc"]'):
+        assert parameters(parse, of_query, text, path="/p?to=a") == {"recipients": 1}
+
+
 def test_recipients_next_to_a_counted_place_deep_in_a_body_are_unclear(
     parse: Parse,
 ) -> None:

@@ -80,6 +80,8 @@ MANY = ["a@x.test", "b@x.test"]
     "more",
     [
         *({"cc": MANY}, {"bcc": "b@x.test"}, {"Bcc": MANY}, {"BCC[]": MANY}),
+        *({one: MANY} for one in ("recipients", "recipient", "emails")),
+        *({one: MANY} for one in ("toRecipients", "cc_recipients", "bccRecipients")),
         *({"message": {"cc": MANY}}, {"messages": [{"x": 1}, {"to": MANY}]}),
         {"many": [{"x": 1}] * 60_000},  # more than is searched
     ],

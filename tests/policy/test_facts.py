@@ -105,7 +105,13 @@ def test_plain_recipients_are_counted(value: Any, count: Any) -> None:
     assert facts(recipients=value).recipients == count
 
 
-@pytest.mark.parametrize("field", ["to", "cc", "bcc", "BCC", "Bcc "])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("to", "cc", "bcc", "BCC", "Bcc ", "recipient", "emails", "toRecipients"),
+        *("cc_recipients", "BccRecipients"),
+    ],
+)
 def test_address_fields_that_hold_more_contradict_the_count(field: str) -> None:
     """One recipient declared and many addressed is not one recipient."""
     many = [f"p{n}@x.test" for n in range(30)]
