@@ -18,6 +18,10 @@ _FILE_HEADER: Final = re.compile(
     r"[*]{3}\s*(add|update|delete)\s+file\s*:(.*)|[*]{3}\s*(move)\s+to\s*:(.*)",
     re.IGNORECASE | re.DOTALL,
 )
+_ENVIRONMENT: Final = re.compile(
+    r"[*]{3}\s*environment\s+id\s*:(.*)", re.IGNORECASE | re.DOTALL
+)
+"""The line by which a patch of Codex is for the files of another environment."""
 PROGRAM: Final = (sys.executable, "-E", "-P", "-m", "agentvault_tui.cli")
 """The program that a host's configuration names.
 
@@ -137,7 +141,8 @@ def _with_files(arguments: dict[str, object], *names: str) -> dict[str, object]:
     """Add the files that a patch names, read as leniently as any host reads them.
 
     Codex trims the lines that name a file, and takes all that follows as its name. A
-    move deletes the one file and writes the other.
+    move deletes the one file and writes the other. The files of another environment of
+    Codex are named ``ENVIRONMENT://FILE``, which is no path of this machine.
 
     Raises:
         HookError: it names none, or an argument is called as one that is added.
@@ -153,13 +158,17 @@ def _with_files(arguments: dict[str, object], *names: str) -> dict[str, object]:
     if not all(isinstance(one, str) for one in texts):
         raise HookError("the patch is no text")
     written, deleted, last = set[str](), set[str](), ""
-    for line in "\n".join(map(str, texts)).split("\n"):
-        if not (match := _FILE_HEADER.fullmatch(line.strip())):
+    lines = [one.strip() for one in "\n".join(map(str, texts)).split("\n")]
+    others = [one[1].strip() for one in map(_ENVIRONMENT.fullmatch, lines) if one]
+    place = f"{others[0]}://" if others else ""
+    for line in lines:
+        if not (match := _FILE_HEADER.fullmatch(line)):
             continue
         kind, name = (match[1] or match[3]).lower(), match[2] or match[4] or ""
         name = name.removeprefix(" ")
         if not name:
             raise HookError("the patch names a file without a name")
+        name = place + name
         (deleted if kind == "delete" else written).add(name)
         if kind == "move":
             deleted.add(last)

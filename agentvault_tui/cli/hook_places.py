@@ -6,22 +6,22 @@ the result. Only the standard library is used, because a hook starts before each
 """
 
 # A stated path stays a text until it is resolved.
-# ruff: noqa: PTH111, PTH112, PTH113, PTH116, PTH117, PTH118
+# ruff: noqa: PTH111, PTH112, PTH116, PTH117, PTH118
 
 from __future__ import annotations
 
 import fnmatch
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import PurePath
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
-from agentvault_tui.cli import hook_repository
+from agentvault_tui.cli import hook_environment, hook_repository
+from agentvault_tui.cli.hook_configuring import FOLDERS, names_configuration
 from agentvault_tui.shell_line import SimpleCommand, parse_line
 
 PROJECT, OUTSIDE, VAULT, UNKNOWN = "project", "outside", "vault", "unknown"
@@ -54,57 +54,10 @@ _FOLDERS: Final = (
     *("path", "dir", "folder", "cwd"),
 )
 """Arguments that name the folder of a pattern or a command line."""
-_CHANGING: Final = re.compile(
-    r"(?:BASH_ENV|ENV|RIPGREP_CONFIG_PATH|LD_.*|DYLD_.*"
-    r"|GIT_(?!(?:ASKPASS|(?:AUTHOR|COMMITTER|CURL|HTTP|LFS|PROXY|PS1|SSH|SSL)_[A-Z_]+"
-    r"|EDITOR|MERGE_AUTOEDIT|OPTIONAL_LOCKS|PAGER|SEQUENCE_EDITOR|SSH"
-    r"|TERMINAL_PROMPT)$).*)",
-    re.DOTALL,
-)
-"""Variables that make a reading program run another, or read another repository.
-
-Of git's every one that is not known to be without influence on a reading command: its
-configuration alone has six (git(1), git-config(1)). Git starts a pager for a terminal
-alone, and the hosts give it none.
-"""
-_FUNCTION: Final = "BASH_FUNC_{}%%"
-"""The variable by which bash hands a function on, in the place of a program."""
-
-_CONFIGURING_FOLDERS: Final = _words(
-    ".agents .cargo .claude .codex .continue .copilot .crush .cursor .devcontainer "
-    ".direnv .gemini .git .githooks .helix .hg .husky .idea .jj .kiro .lefthook "
-    ".mise .opencode .ssh .vscode .windsurf .zed"
-)
-_CONFIGURING_FILES: Final = _words(
-    ".aider.conf.yml .autoenv .autoenv.zsh .autoenv_leave.zsh .bash_aliases "
-    ".bash_login .bash_logout .bash_profile .bashrc .byebugrc .claude.json "
-    ".crush.json .devcontainer.json .dir-locals-2.el .dir-locals.el .env .envrc "
-    ".exrc .gdbinit .ghci .gitattributes .gitconfig .gitmodules .hgrc .iex.exs "
-    ".irbrc .jjconfig.toml .lldbinit .lvimrc .mcp.json .mise.local.toml .mise.toml "
-    ".npmrc .nvim.lua .nvimrc .pdbrc .pdbrc.py .perldb .pnpmfile.cjs "
-    ".pre-commit-config.yaml .profile .pryrc .psysh.php .rdbgrc .rprofile "
-    ".tool-versions .vimrc .yarnrc .yarnrc.yml .zlogin .zlogout .zprofile .zshenv "
-    ".zshrc crush.json gemini-extension.json head mcp-config.json mcp.json "
-    "mise.local.toml mise.toml opencode.json opencode.jsonc rust-toolchain "
-    "rust-toolchain.toml"
-)
-"""With ``head``, without which git takes no folder for a bare repository, whose
-``config`` names programs (gitrepository-layout(5)), and ``.env``, which Gemini CLI
-loads into its environment: its settings' place and ``NODE_OPTIONS`` can stand there."""
-_CONFIGURING_ENDS: Final = re.compile(
-    r".+\.code-workspace|\.?lefthook(?:-local)?\.(?:ya?ml|toml|json)"
-)
-_OF_CONFIG: Final = _words("autostart crush fish git hg jj mise systemd")
-_OF_GITHUB: Final = re.compile(r"copilot.*|agents|hooks|lsp\.json|plugin|skills")
-"""Below ``.github``: files from which Copilot takes programs."""
-
-
 _MOST_READINGS: Final = 16
 _URL_SCHEME: Final = re.compile(r"(?:file:|[a-z][a-z0-9+.-]{0,31}:/)/*", re.IGNORECASE)
 _OF_PROCESS: Final = re.compile(r"//?(?:proc|dev/fd|dev/std[a-z]+)(?:/|$)")
 """Paths that lead elsewhere in another process: ``/proc/self/cwd`` (proc(5))."""
-_WORKTREE: Final = re.compile(r"/\.claude/worktrees/(?=[^/.])")
-"""The folder for Claude Code's working copies of a repository."""
 
 
 class PathLocation(NamedTuple):
@@ -124,7 +77,7 @@ class PlacedCommand(NamedTuple):
     words: tuple[str, ...]
     cwd: str
     local: bool
-    """Whether the program itself is one of the project's files."""
+    """Whether the program itself is one of the project's files, or is named by them."""
     configured: bool
     """Whether git's repository there names programs, leaves the project's folder, or
     cannot be read."""
@@ -224,14 +177,17 @@ class PathLocator:
             and not os.path.isabs(stated)
             and not os.path.lexists(os.path.join(self.cwd, stated))
         )
+        named = any(names_configuration(one, self._roots) for one in readings)
         if len(readings) == 1 and not searched:
-            return places[0]
+            place = places[0]
+            unknown = place.where == UNKNOWN and named
+            return place._replace(configures=place.configures or unknown)
         in_vault = (one for one in places if one.where == VAULT)
         configures = (
             searched
             or len(readings) > _MOST_READINGS
             or any(one.configures for one in places)
-            or any(map(_names_configuration, readings))
+            or named
         )
         return next(in_vault, PathLocation(stated, UNKNOWN, configures))
 
@@ -355,9 +311,9 @@ class PathLocator:
             None if it is more than simple commands in the project.
         """
         parsed = parse_line(line)
-        if parsed is None or any(map(_CHANGING.fullmatch, self._environ)):
-            return None
-        if any(_FUNCTION.format(one.words[0]) in self._environ for one in parsed):
+        if parsed is None or hook_environment.changes_programs(
+            {one.words[0] for one in parsed}, self._environ, self._is_in_project
+        ):
             return None
         first = parsed[0].words
         if not base and first[0] == "cd" and first[1:2] and first[1].startswith("/"):
@@ -403,21 +359,17 @@ class PathLocator:
             hook_repository.names_programs(base)
             or not hook_repository.is_within(base, self._roots)
         )
-        local = self._is_local(words[0], base)
+        path = self._environ.get("PATH", "")
+        local = hook_environment.runs_projects(
+            words[0], base, path, self._is_in_project
+        )
         top = hook_repository.top_folder(base) if words[0] == "git" else ""
         return PlacedCommand(words, base, local, configured, tuple(places), top)
 
-    def _is_local(self, program: str, base: str) -> bool:
-        """Check whether the first program of that name on PATH is the project's."""
-        for folder in self._environ.get("PATH", "").split(os.pathsep):
-            there = os.path.realpath(os.path.join(base, folder))
-            path = os.path.join(there, program)
-            if os.path.isfile(path) and os.access(path, os.X_OK):
-                inside = (there, os.path.realpath(path))
-                return any(
-                    _is_within(one, root) for one in inside for root in self._roots
-                )
-        return False
+    def _is_in_project(self, path: str) -> bool:
+        """Check whether a path, from the call's folder and with links, is in a root."""
+        real = os.path.realpath(os.path.join(self.cwd, path))
+        return any(_is_within(real, root) for root in self._roots)
 
     def reaches_vault(self, line: str) -> str:
         """Return a word of the line that leads into AgentVault's home directory."""
@@ -437,8 +389,8 @@ class PathLocator:
     def _placed(self, resolved: str, lexical: str) -> PathLocation:
         folder = os.path.isdir(resolved)
         configures = (
-            _names_configuration(resolved)
-            or _names_configuration(lexical)
+            names_configuration(resolved, self._roots)
+            or names_configuration(lexical, self._roots)
             or self._is_same(resolved, self._configuring)
             or any(_is_within(resolved, one) for one in self._code)
             or hook_repository.configures_bare(resolved)
@@ -460,9 +412,7 @@ class PathLocator:
     def _configuring(self) -> set[str]:
         """Return the paths of configuring folders, which may have other names too."""
         tops = [*self._roots, self._home]
-        return {
-            os.path.join(one, name) for one in tops for name in _CONFIGURING_FOLDERS
-        }
+        return {os.path.join(one, name) for one in tops for name in FOLDERS}
 
     def _is_same(self, path: str, folders: set[str]) -> bool:
         """Check whether *path* is in one of *folders* under another name.
@@ -539,33 +489,3 @@ def _without_braces(pattern: str) -> list[str]:
 
 def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
-
-
-def _names_configuration(path: str) -> bool:
-    """Check whether a component of *path* is the name of a configuring file or folder.
-
-    Components are compared as lenient file systems do: without case, invisible
-    characters and closing dots, and by the short names and streams of NTFS.
-    """
-    parts = _WORKTREE.sub("/", path).split("/")
-    names = [_folded(part.partition(":")[0]) for part in parts]
-    return (
-        any(name in _CONFIGURING_FOLDERS or name.startswith("git~") for name in names)
-        or names[-1] in _CONFIGURING_FILES
-        or _CONFIGURING_ENDS.fullmatch(names[-1]) is not None
-        or any(
-            one == ".github" and _OF_GITHUB.fullmatch(below)
-            for one, below in pairwise(names)
-        )
-        or any(
-            (one == ".config" and below in _OF_CONFIG)
-            or (one == "mise" and below in {"config.toml", "conf.d"})
-            for one, below in pairwise(names)
-        )
-    )
-
-
-def _folded(name: str) -> str:
-    plain = unicodedata.normalize("NFKC", name).casefold()
-    shown = (c for c in plain if unicodedata.category(c) not in {"Cf", "Cc"})
-    return "".join(shown).rstrip(". ")

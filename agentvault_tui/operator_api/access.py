@@ -68,7 +68,7 @@ class HookCommand(WireRequest, kw_only=True):
     cwd: str
     """Where it would run."""
     local: bool = True
-    """Whether the program is one of the project's own files."""
+    """Whether the program is one of the project's own files, or is named by them."""
     configured: bool = True
     """Whether the repository there makes git run programs, or cannot be read."""
     places: tuple[HookWord, ...] = ()

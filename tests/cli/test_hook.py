@@ -570,6 +570,34 @@ def test_a_padded_header_of_a_patch_counts(
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "*** Environment ID: other",
+        "\t*** ENVIRONMENT  id :other ",
+        "***environment id:",
+        "*** Environment ID: a b",
+    ],
+)
+def test_a_patch_for_another_environment_names_no_file_of_this_one(
+    short: Path, stand: Stand, line: str
+) -> None:
+    """A person decides: where its files are is not known here."""
+    patch = (
+        f"*** Begin Patch\n{line}\n*** Add File: src/a\n+x\n"
+        "*** Add File: .codex/hooks.json\n+x\n*** Delete File: b\n*** End Patch"
+    )
+    run(short, "codex", {"tool_name": "apply_patch", "tool_input": {"command": patch}})
+    asked = stand.asked[0][1]
+    name = line.partition(":")[2].strip()
+    assert asked["arguments"]["deleted"] == [f"{name}://b"]
+    places = {one[1]: one[3:6] for one in asked["places"] if one[0]}
+    assert {text: where for text, (_, where, _) in places.items()} == dict.fromkeys(
+        (f"{name}://b", f"{name}://src/a", f"{name}://.codex/hooks.json"), "unknown"
+    )
+    assert places[f"{name}://.codex/hooks.json"][2]
+
+
+@pytest.mark.parametrize(
     "given",
     [
         {"command": "*** Begin Patch\n*** End Patch"},
