@@ -37,8 +37,8 @@ _BREAKS: Final = re.compile(rb"(?:(?:(?<!\\)\\++[rn]|[\r\n])[ \t]*)+")
 """Ends of lines, also as JSON writes them, and the indentation of the next line. A run
 of backslashes is read once, from its first: an answer may consist of them."""
 _PARTIAL: Final = re.compile(
-    rb"(?:%(?:25)*(?:2|[0-9a-fA-F])?"
-    rb"|\\+(?:u[0-9a-fA-F]{0,3}|x[0-9a-fA-F]?)?"
+    rb"(?:%(?:25)*(?:2|u[0-9a-fA-F]{0,3}|[0-9a-fA-F])?"
+    rb"|\\+(?:u[0-9a-fA-F]{0,3}|u\{0*[0-9a-fA-F]{0,2}|U[0-9a-fA-F]{0,7}|x[0-9a-fA-F]?)?"
     rb"|&(?:amp;)*(?:#(?:[xX]0*[0-9a-fA-F]{0,2}|0*[0-9]{0,3})|[a-zA-Z]{0,10}))\Z"
 )
 """The beginning of an escape."""
@@ -102,29 +102,38 @@ class _Escapes:
         self.marks = wanted & {b"/", b'"', b"'", b"`", b"\\"}
         """Characters that are escaped by a backslash alone."""
         pairs = b"|".join(map(re.escape, self.digits))
-        references = b"|".join(self._references(characters))
+        codes = [b"%x" % one for one in sorted(set(characters))]
+        hexadecimal = b"|".join(
+            b"".join(b"[%b%b]" % (d, d.upper()) for d in map(bytes, zip(one)))
+            for one in codes
+        )
+        references = b"|".join(self._references(characters, hexadecimal))
         patterns = {
             # Of several backslashes, as in JSON within JSON, the first begins it.
-            b"\\": rb"\\(?<!\\\\)\\*+(?:u00(?:%b)|x(?:%b)%b)"
-            % (pairs, pairs, b"".join(b"|" + re.escape(one) for one in self.marks)),
+            b"\\": rb"\\(?<!\\\\)\\*+(?:(?:u00|x|U000000)(?:%b)|u\{0*+(?:%b)\}%b)"
+            % (
+                pairs,
+                hexadecimal,
+                b"".join(b"|" + re.escape(one) for one in self.marks),
+            ),
             b"&": b"&(?:%b)" % references,
-            # RFC 3986 section 2.1, and the same once more: %2573 is %73.
-            b"%": b"%%(?:(?>(?:25%b)*)(?:%b)%b)"
+            # RFC 3986 section 2.1, and the same once more: %2573 is %73. JavaScript's
+            # escape() writes %u0073 (ECMA-262 section B.2.1.1).
+            b"%": b"%%(?:(?>(?:25%b)*)(?:u00)?(?:%b)%b)"
             % (_ALNUM_PAIR, pairs, b"|25" if b"%" in wanted else b""),
         }
         self._kinds = {mark: re.compile(one) for mark, one in patterns.items()}
         """The finder of each escape of these characters, by the mark it begins with."""
 
-    def _references(self, characters: Iterable[int]) -> Iterator[bytes]:
-        """Yield patterns of the references of HTML, after their ``&``."""
-        codes = sorted(set(characters))
-        hexadecimal = (b"%x" % one for one in codes)
-        either_case = b"|".join(
-            b"".join(b"[%b%b]" % (d, d.upper()) for d in map(bytes, zip(one)))
-            for one in hexadecimal
-        )
-        decimal = b"|".join(b"%d" % one for one in codes)
-        yield b"#[xX]0*+(?:%b)(?:;|(?![0-9a-fA-F]))" % either_case
+    def _references(self, characters: Iterable[int], codes: bytes) -> Iterator[bytes]:
+        """Yield patterns of the references of HTML, after their ``&``.
+
+        Args:
+            characters: which are looked for.
+            codes: the pattern of their hexadecimal codes, without leading zeros.
+        """
+        decimal = b"|".join(b"%d" % one for one in sorted(set(characters)))
+        yield b"#[xX]0*+(?:%b)(?:;|(?![0-9a-fA-F]))" % codes
         yield b"#0*+(?:%b)(?:;|(?![0-9]))" % decimal
         for name in self.named:
             yield name + b";"
@@ -184,6 +193,8 @@ class _Escapes:
     def _character(self, escape: bytes) -> bytes:
         """Return the character of one escape that was found."""
         if not escape.startswith(b"&"):
+            if escape.endswith(b"}"):
+                return bytes([int(escape.partition(b"{")[2][:-1], 16)])
             return self.digits.get(escape[-2:]) or escape[-1:]
         name = escape[1:].rstrip(b";")
         if name.startswith(b"#"):

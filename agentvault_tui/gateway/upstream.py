@@ -416,8 +416,9 @@ def _width_packed(connection: ServiceConnection, outgoing: Outgoing) -> int | No
     packings = [v.lower() for n, v in headers if n.lower() == b"content-encoding"]
     names = b",".join(packings).split(b",")
     codings = {one.strip() for one in names} - {b"", b"identity"}
-    if not codings or not echo.needles:
+    if not packings or not echo.needles:
         return None
+    # One that names no coding is searched both ways: programs differ about it.
     if len(codings) > 1 or len(names) > 1 or not codings <= _PACKED:
         text = "the answer is compressed in a way that may hide the credential"
         raise UpstreamError(502, "credential_echoed", text)

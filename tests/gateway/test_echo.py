@@ -231,6 +231,13 @@ ENCODED: dict[str, Callable[[bytes], bytes]] = {
     "json": lambda s: b"".join(b"\\u%04x" % one for one in s),
     "JSON": lambda s: b"".join(b"\\u%04X" % one for one in s),
     "json in json": lambda s: b"".join(b"\\\\u%04x" % one for one in s),
+    "code points": lambda s: b"".join(b"\\u{%x}" % one for one in s),
+    "CODE POINTS": lambda s: b"".join(b"\\u{%06X}" % one for one in s),
+    "code points in json": lambda s: b"".join(b"\\\\u{%x}" % one for one in s),
+    "mime by code points": lambda s: mime(s, 60, b"\\u{a}", 25),
+    "C": lambda s: b"".join(b"\\U%08x" % one for one in s),
+    "escape()": lambda s: b"".join(b"%%u%04X" % one for one in s),
+    "escape() in url": lambda s: b"".join(b"%%25u%04x" % one for one in s),
     "script": lambda s: b"".join(b"\\x%02x" % one for one in s),
     "decimal": lambda s: b"".join(b"&#%d;" % one for one in s),
     "leading zeros": lambda s: b"".join(b"&#%08d;" % one for one in s),
@@ -289,7 +296,7 @@ def test_a_declared_charset_is_read(
         assert out + echo.rest() == data
 
 
-PARTS = rb"% 25 73 \ u00 &# &amp; x ; 115 k s sk c2sv \n 0 / 736b".split()
+PARTS = rb"% 25 73 \ u00 u{ } U000000 &# &amp; x ; 115 k s sk c2sv \n 0 / 736b".split()
 PARTS += b"\r\n", b"\0"
 ODD = st.lists(st.sampled_from(PARTS), max_size=60).map(b"".join)
 

@@ -309,7 +309,10 @@ async def test_an_endless_answer_ends_at_a_cap(
     assert 0 < len(await broken(stand, headers)) <= 1_200_000
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "raw", "br", "gzip, gzip"])
+@pytest.mark.parametrize(
+    "coding",
+    ["gzip", "deflate", "raw", "br", "gzip, gzip", "identity", "", "Identity,"],
+)
 async def test_a_credential_does_not_pass_compressed(
     stand: Stand, headers: dict[str, str], coding: str
 ) -> None:
