@@ -39,6 +39,7 @@ _DEEDS: Final = {
     "changed": 3,
     "scopes_changed": 3,
     "user_changed": 3,
+    "keys_changed": 3,
     "removed": 4,
     "restored": 8,
     "revoked": 9,

@@ -1,4 +1,4 @@
-"""The embedded tenant's people, as commands change them: each change on the record."""
+"""Record changes that commands make of the embedded tenant's people and keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ from agentvault_tui.errors import (
     UsageError,
 )
 from agentvault_tui.model import Draft
-from agentvault_tui.model.event import LOOSENED, gives_rights, user_changed
+from agentvault_tui.model.event import (
+    LOOSENED,
+    gives_rights,
+    keys_changed,
+    user_changed,
+)
 from agentvault_tui.operator_api import calls, requests
 
 if TYPE_CHECKING:
@@ -114,6 +119,16 @@ def record_change(
             summary = f"change a person of the tenant: {change} {draft.resource}"
             draft.detail[LOOSENED] = loosened_here(session, "people", summary)
         asyncio.run(_commit(session, draft))
+
+
+def record_keys(session: CliSession, *, revoke: bool) -> None:
+    """Record that the tenant's signing keys are replaced, before they are."""
+    try:
+        session.client.call(
+            calls.TENANT_KEYS, requests.TenantKeysRequest(revoke=revoke)
+        )
+    except UnreachableError:
+        asyncio.run(_commit(session, keys_changed(session.operator, revoked=revoke)))
 
 
 async def _commit(session: CliSession, draft: Draft) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -15,7 +16,12 @@ import click
 from agentvault_tui.cli.device import followed, print_qr
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.output import Cell, Output, confirm, short_time
-from agentvault_tui.cli.people import only_embedded, open_users, record_change
+from agentvault_tui.cli.people import (
+    only_embedded,
+    open_users,
+    record_change,
+    record_keys,
+)
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SharedClock, SystemClock, iso
 from agentvault_tui.errors import (
@@ -557,18 +563,10 @@ def rotate(session: CliSession, revoke: bool) -> None:
 
     only_embedded(session, "signing keys")
     clock = SharedClock(SystemClock())
+    record_keys(session, revoke=revoke)
     done = rotate_keys(session.home, session.settings, clock, revoke=revoke)
-    out = session.out
-    until = iso(done.retired_until)
-    if session.json:
-        out.json(
-            {
-                "current": done.current,
-                "next": done.next,
-                "retired": done.retired,
-                "retired_until": until,
-            }
-        )
+    out, until = session.out, iso(done.retired_until)
+    if out.print_json(asdict(done) | {"retired_until": until}):
         return
     out.fields(
         [

@@ -107,6 +107,8 @@ class EventType(StrEnum):
     TENANT_BACK = "tenant.back"
     TENANT_USER_CHANGED = "tenant.user_changed"
     """A person of the embedded tenant: added, removed, new role, password or factor."""
+    TENANT_KEYS_CHANGED = "tenant.keys_changed"
+    """The embedded tenant's signing keys: rotated, or all of them revoked."""
     BROKER_STARTED = "broker.started"
     BROKER_STOPPED = "broker.stopped"
     LEDGER_RESTORED = "ledger.restored"
@@ -244,3 +246,17 @@ def user_changed(
         resource=f"user:{user}",
         detail=detail,
     )
+
+
+def keys_changed(actor: Actor, *, revoked: bool) -> Draft:
+    """Return the event that the embedded tenant's signing keys are replaced.
+
+    Args:
+        actor: who replaces them.
+        revoked: whether nothing that was signed before is accepted any more.
+
+    Returns:
+        the event.
+    """
+    action = "revoked" if revoked else "rotated"
+    return Draft(EventType.TENANT_KEYS_CHANGED, actor, action=action)

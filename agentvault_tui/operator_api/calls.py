@@ -230,6 +230,9 @@ ME: Final = ApiCall("GET", "/api/auth/me", MeInfo, access=Access.SESSION)
 PEOPLE: Final = _post(
     Access.MACHINE, "/api/tenant/people", asks.PeopleRequest, shapes.ByInfo
 )
+TENANT_KEYS: Final = _post(
+    Access.MACHINE, "/api/tenant/keys", asks.TenantKeysRequest, shapes.ByInfo
+)
 SERVICES: Final = _get("/api/services", gateway.ServiceList)
 SERVICE: Final = _get("/api/services/{name}", gateway.ServiceInfo)
 PROBE: Final = _post(

@@ -386,6 +386,12 @@ class PeopleRequest(WireRequest, kw_only=True):
     roles: tuple[str, ...] = ()
 
 
+class TenantKeysRequest(WireRequest, kw_only=True):
+    """Record that the embedded tenant's signing keys are replaced, before they are."""
+
+    revoke: bool = False
+
+
 class TryRequest(WireRequest, kw_only=True):
     """A request that is mapped to an action and decided about, and not sent."""
 

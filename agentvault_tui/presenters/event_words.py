@@ -36,6 +36,7 @@ _LOUD: Final = frozenset(
         "operator.refused",
         "panic.on",
         "tenant.away",
+        "tenant.keys_changed",
         "tenant.log_gap",
         "tenant.user_changed",
     }

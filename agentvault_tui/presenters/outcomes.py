@@ -173,6 +173,7 @@ EVENT_PHRASES: Final = {
     "store.copied": "ledger copied",
     "tenant.away": "tenant does not answer",
     "tenant.back": "tenant answers again",
+    "tenant.keys_changed": "signing keys changed",
     "tenant.log": "tenant log",
     "tenant.log_gap": "gap in the tenant log",
     "tenant.user_changed": "person changed",

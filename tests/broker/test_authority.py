@@ -262,6 +262,23 @@ async def test_whose_people_they_are_decides(seat: Seat) -> None:
     assert (await seat.post("tenant/people", **odd)).status_code == 400
 
 
+@pytest.mark.parametrize("revoke", [False, True])
+async def test_a_change_of_the_tenants_keys_is_recorded(
+    bench: Bench, *, revoke: bool
+) -> None:
+    """Without a role at the socket, as it only ends what was signed before."""
+    seat = by_claim(bench)
+    assert (await seat.post("tenant/keys", revoke=revoke)).status_code == 409
+    bench.broker.reaching.kind = "embedded"
+    assert (await seat.post("tenant/keys", revoke=revoke)).status_code == 200
+    await seat.sign_in("viewer", name="vera")
+    assert (await seat.post("tenant/keys", revoke=revoke)).status_code == 403
+    (event,) = await bench.events("tenant.keys_changed")
+    assert event.action == ("revoked" if revoke else "rotated")
+    assert event.actor.id == "uid:1000"
+    assert event.detail == {}
+
+
 async def test_who_is_changed_at_the_tenant_is_signed_out(seat: Seat) -> None:
     """What they may do now is what the tenant says at their next sign-in."""
     seat.bench.broker.reaching.kind = "embedded"

@@ -332,6 +332,9 @@ def test_signing_keys_rotate_beside_a_running_tenant(av: Run, broker: Broker) ->
     published = httpx.get(f"{issuer}.well-known/jwks.json", trust_env=False).json()
     kids = {key["kid"] for key in published["keys"]}
     assert kids == {gone["current"], gone["next"]}
+    search = av("audit", "search", "--type", "tenant.keys_changed", "--json")
+    events = [json.loads(one) for one in search.out.splitlines()]
+    assert sorted(one["action"] for one in events) == ["revoked", *["rotated"] * 3]
 
 
 @pytest.mark.slow

@@ -237,3 +237,13 @@ def test_passkeys_are_invited_listed_removed_and_bound_to_a_host(line: Line) -> 
     assert ann["passkeys"] == []
     changes = [change for _, change, _ in line.changes()]
     assert changes == ["added", *["passkey"] * 3]
+
+
+@pytest.mark.slow
+def test_a_rotation_of_keys_without_a_broker_is_recorded(line: Line) -> None:
+    """By whom, as each change of a person is."""
+    assert line("tenant", "rotate-keys").returncode == 0
+    assert line("tenant", "rotate-keys", "--revoke").returncode == 0
+    events = line.events("tenant.keys_changed")
+    assert [one["action"] for one in events] == ["rotated", "revoked"]
+    assert {one["actor"]["kind"] for one in events} == {"operator"}

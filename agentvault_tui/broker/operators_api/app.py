@@ -73,6 +73,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
         *files.routes(broker, authority),
         *session.routes(sessions, authority),
         *session.people_routes(broker, authority, sessions),
+        session.keys_route(authority),
         *presence.routes(broker, seats),
         _team_route(broker, authority),
         *changes.routes(broker, authority),

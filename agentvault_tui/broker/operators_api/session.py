@@ -1,4 +1,4 @@
-"""``/api/auth`` and ``/api/tenant/people``: who an operator is, and who may be one."""
+"""``/api/auth`` and ``/api/tenant``: who an operator is, and who may be one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,12 @@ from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
 from agentvault_tui.model import Actor
 from agentvault_tui.model.claims import SIGN_IN_FRESH_S
-from agentvault_tui.model.event import PERSON_CHANGES, gives_rights, user_changed
+from agentvault_tui.model.event import (
+    PERSON_CHANGES,
+    gives_rights,
+    keys_changed,
+    user_changed,
+)
 from agentvault_tui.model.role import Role
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
@@ -130,11 +135,7 @@ def people_routes(
         """
         operator = local_operator_of(request)
         body = await body_of(request, asks.PeopleRequest)
-        if reaching.kind != "embedded":
-            raise ConflictError(
-                f"people are kept by the tenant {reaching.tenant.issuer}",
-                "manage them there",
-            )
+        _check_embedded(broker, "people")
         if body.change not in PERSON_CHANGES:
             raise UsageError(f"'change' must be one of {', '.join(PERSON_CHANGES)}")
         about = f"{body.change} {body.user}"
@@ -176,6 +177,39 @@ def people_routes(
 
     changing = Loosening(authority, calls.PEOPLE, asks.PeopleRequest, record)
     return [route(calls.PEOPLE, change)]
+
+
+def keys_route(authority: Authority) -> Route:
+    """Return the route that records a change of the tenant's signing keys."""
+    broker = authority.broker
+
+    async def change_keys(request: Request) -> shapes.ByInfo:
+        """Record that the caller then replaces the tenant's signing keys.
+
+        It gives no right to anybody, so no factor is asked for.
+
+        Raises:
+            ConflictError: the tenant keeps its keys itself.
+        """
+        body = await body_of(request, asks.TenantKeysRequest)
+        _check_embedded(broker, "signing keys")
+        operator, about = local_operator_of(request), "the tenant's signing keys"
+        actor = await authority.actor(operator, Need.REVOKE, about)
+        await broker.record_cut(keys_changed(actor, revoked=body.revoke))
+        return shapes.ByInfo(by=shapes.AgentRef(id=actor.id, name=actor.name))
+
+    return route(calls.TENANT_KEYS, change_keys)
+
+
+def _check_embedded(broker: Broker, what: str) -> None:
+    """Check that the tenant is the embedded one.
+
+    Raises:
+        ConflictError: it is another one, which keeps *what* itself.
+    """
+    if broker.reaching.kind != "embedded":
+        kept_by = f"{what} are kept by the tenant {broker.reaching.tenant.issuer}"
+        raise ConflictError(kept_by, "manage them there")
 
 
 async def _is_bound(broker: Broker) -> bool:
