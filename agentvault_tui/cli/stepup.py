@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import re
@@ -37,6 +38,7 @@ from agentvault_tui.model import repeat_words
 from agentvault_tui.operator_api import calls, requests
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.gateway import HeldBody
+from agentvault_tui.operator_api.sessions import DeskInfo
 from agentvault_tui.operator_api.stepups import StepUpInfo, people
 from agentvault_tui.presenters.records import (
     STEPUP_WORDS,
@@ -168,6 +170,12 @@ def show_stepup(session: CliSession, stepup_id: str, save: Path | None) -> None:
     is_flag=True,
     help="Ask for a one-time code here, where you have signed in; no other device.",
 )
+@click.option(
+    "--key",
+    "by_key",
+    is_flag=True,
+    help="Sign with the security key at this machine, where you have signed in.",
+)
 @pass_session
 def approve_stepup(
     session: CliSession,
@@ -177,12 +185,16 @@ def approve_stepup(
     within: int | None,
     bounds: tuple[str, ...],
     here: bool,
+    by_key: bool,
 ) -> int:
     """Approve with a second factor: prints the code and waits for the tenant.
 
     With --here the one-time code of the person who did `agentvault login` approves. It
     is asked for, or read from standard input: one line, and the password on a second if
     the sign-in is older than eight hours.
+
+    With --key a security key of that person approves. Its PIN is asked for, or read
+    from standard input, and is sent only to the key; then the key waits to be touched.
 
     With --repeat and --for the next ones like it need no person: equal but for the
     parameters that --bound names, until one deviates. `stepup deny` ends the rest of
@@ -191,6 +203,8 @@ def approve_stepup(
     Exits 0 when approved, or recorded as one of several approvals, else 1. Leaving
     with Ctrl-C stops the waiting, not the sign-in.
     """
+    if here and by_key:
+        raise UsageError("--here and --key are two ways to approve", "give one")
     client, out = session.client, session.out
     repeat = _repeat(count, within, bounds)
     waiting = client.call(calls.STEPUP, _BRIEF, id=stepup_id)
@@ -202,8 +216,10 @@ def approve_stepup(
         decision="approve",
         digest=waiting.digest,
         repeat=repeat,
-        factor=_factor(session) if here else None,
+        factor=_typed(session) if here else None,
     )
+    if by_key:
+        approval.factor = _signed(session, approval)
     started = client.call(calls.DECIDE, approval)
     if session.json:
         out.json(started)
@@ -212,7 +228,7 @@ def approve_stepup(
         series = repeat_words(started.repeat.count, started.repeat.within, most)
         out.line("with ", out.cell(series))
         out.line("fingerprint ", out.cell(started.fingerprint, "strong"))
-    if here:
+    if approval.factor is not None:
         started.device = None  # nobody needs its code any more
     ended, code = follow_approval(session, waiting, started)
     if not out.print_json(ended):
@@ -220,15 +236,13 @@ def approve_stepup(
     return code
 
 
-def _factor(session: CliSession) -> requests.Factor:
+def _typed(session: CliSession) -> requests.Factor:
     """Read the typed factor of an approval here: never an argument, never shown.
 
     Raises:
         UsageError: no person is signed in here, or it is no code.
     """
-    desk = session.client.call(calls.ME).desk
-    if desk is None:
-        raise UsageError("nobody is signed in here", "agentvault login")
+    desk = _desk(session)
     due = datetime.now(UTC) >= parse_iso(desk.fresh_until)
     if sys.stdin.isatty():
         otp = click.prompt(f"One-time code of {visible(desk.name, 40)}", err=True)
@@ -240,6 +254,45 @@ def _factor(session: CliSession) -> requests.Factor:
     if not _OTP.fullmatch(otp):
         raise UsageError("a one-time code has six digits")
     return requests.Factor(otp=otp, password=str(password))
+
+
+def _signed(session: CliSession, approval: requests.DecisionRequest) -> requests.Factor:
+    """Have the security key of the signed-in person sign for exactly this approval.
+
+    Raises:
+        UsageError: no person is signed in here.
+        SecurityKeyError: the key signed nothing.
+    """
+    from agentvault_tui.operator_api.security_key import (
+        PIN_LENGTH,
+        SecurityKeys,
+    )
+
+    _desk(session)
+    keys, pin = SecurityKeys(), ""
+    if asyncio.run(keys.needs_pin()):
+        if sys.stdin.isatty():
+            pin = click.prompt("PIN of your security key", hide_input=True, err=True)
+        else:
+            pin = sys.stdin.readline(PIN_LENGTH + 1).strip("\n")
+    subject = requests.KeyRequest(
+        id=approval.id, digest=approval.digest, repeat=approval.repeat
+    )
+    wanted = session.client.call(calls.KEY_CHALLENGE, subject)
+    touch = partial(session.out.note, "Touch the security key: it approves this alone.")
+    return requests.Factor(passkey=asyncio.run(keys.sign(wanted, pin, touch)))
+
+
+def _desk(session: CliSession) -> DeskInfo:
+    """Return the person who has signed in here.
+
+    Raises:
+        UsageError: no person has.
+    """
+    desk = session.client.call(calls.ME).desk
+    if desk is None:
+        raise UsageError("nobody is signed in here", "agentvault login")
+    return desk
 
 
 def follow_approval(

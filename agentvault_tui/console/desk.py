@@ -24,9 +24,9 @@ from agentvault_tui.console.state.absence import Absence
 from agentvault_tui.console.state.mirror import Mirror
 from agentvault_tui.console.state.saved import SavedFilters
 from agentvault_tui.console.term.keyed import key_label
-from agentvault_tui.console.term.security_key import SecurityKeys
 from agentvault_tui.errors import AgentVaultError, UnreachableError
 from agentvault_tui.home import Home
+from agentvault_tui.operator_api.security_key import SecurityKeys
 from agentvault_tui.presenters.glyphs import Glyphs
 from agentvault_tui.presenters.lines import Pen, Row
 from agentvault_tui.presenters.records import AgentRow, DeviceRow

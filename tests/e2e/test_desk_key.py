@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ from support.security_key import PIN, SoftKey
 from support.vault import serving
 from support.vault_stepups import hold, stepup_until
 
-from agentvault_tui.console.term.security_key import SecurityKeys
+from agentvault_tui.cli.app import run
+from agentvault_tui.operator_api import security_key
+from agentvault_tui.operator_api.security_key import SecurityKeys
 from agentvault_tui.operator_api.sessions import KeyChallenge
 
 from .test_desk import decide, me
@@ -23,8 +26,19 @@ from .test_desk import decide, me
 pytestmark = pytest.mark.slow
 
 
-def test_a_security_key_approves_what_was_shown_and_nothing_else(short: Path) -> None:
-    """The broker begins the flow, the tenant makes the challenge and verifies it."""
+def test_a_security_key_approves_what_was_shown_and_nothing_else(
+    short: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The broker begins the flow, the tenant makes the challenge and verifies it.
+
+    A command does the same: it asks for the PIN, and for a touch.
+    """
+
+    def approve(stepup_id: str, pin: str, *more: str) -> int:
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{pin}\n"))
+        argv = ("stepup", "approve", stepup_id, "--key", *more)
+        return run(["--home", str(short), *argv])
+
     with serving(short) as vault:
         agent = vault.register("payer", "send:payment")
         asked, other = hold(agent), hold(agent, 7)
@@ -43,6 +57,10 @@ def test_a_security_key_approves_what_was_shown_and_nothing_else(short: Path) ->
         answer = made.create(browser.options("create"))
         assert browser.send("create", credential=answer).step == "passkey-done"
         browser.http.close()
+        monkeypatch.setattr(security_key, "_listed", lambda: [lambda: SoftKey(made)])
+        assert approve(other, PIN) == 2
+        assert "nobody is signed in here" in capsys.readouterr().err
+        assert approve(other, PIN, "--here") == 2
 
         login = vault.operator.post("/api/auth/login", json={}).json()
         vault.activate(login["device"], user)
@@ -60,3 +78,10 @@ def test_a_security_key_approves_what_was_shown_and_nothing_else(short: Path) ->
         decided = stepup_until(vault, asked, "approved")
         assert decided["decided_by"]["amr"] == ["hwk", "user", "mfa"]
         assert agent.poll(asked).status_code == 200
+        assert approve(other, "1234") == 1
+        assert "the PIN of the key is wrong" in capsys.readouterr().err
+        assert approve(other, PIN) == 0
+        printed = capsys.readouterr()
+        assert "Touch the security key" in printed.err
+        assert PIN not in printed.out + printed.err
+        assert agent.poll(other).status_code == 200

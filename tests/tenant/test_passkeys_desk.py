@@ -12,8 +12,8 @@ from support.authenticator import UP, UV, Authenticator
 from support.phone import Phone
 from support.security_key import PIN, SoftKey
 
-from agentvault_tui.console.term.security_key import SecurityKeys
 from agentvault_tui.home import Home
+from agentvault_tui.operator_api.security_key import SecurityKeys
 from agentvault_tui.operator_api.sessions import KeyChallenge
 from agentvault_tui.settings import StepUpSettings
 from agentvault_tui.tenant.passkeys import CHALLENGE_LIFE

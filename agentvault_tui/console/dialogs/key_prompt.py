@@ -9,10 +9,10 @@ from typing import Final
 
 from agentvault_tui.console.desk import Desk
 from agentvault_tui.console.dialogs.base import Dialog
-from agentvault_tui.console.term.security_key import PIN_LENGTH
 from agentvault_tui.console.widgets.line_input import LineInput
 from agentvault_tui.errors import AgentVaultError
 from agentvault_tui.operator_api.requests import Factor, RepeatRequest
+from agentvault_tui.operator_api.security_key import PIN_LENGTH
 from agentvault_tui.presenters.lines import EMPTY, Pen, Row
 
 Subject = tuple[str, str, RepeatRequest | None]

@@ -15,8 +15,8 @@ from support.patience import PATIENT
 from support.security_key import PIN, SoftKey
 from textual.pilot import Pilot
 
-from agentvault_tui.console.term.security_key import SecurityKeys
 from agentvault_tui.errors import FactorRefusedError
+from agentvault_tui.operator_api.security_key import SecurityKeys
 
 from .test_prompt import at_desk, sent
 from .test_stepup import ID, decide, opened, scene

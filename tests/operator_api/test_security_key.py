@@ -18,9 +18,9 @@ from fido2.ctap import CtapError
 from support.authenticator import UV, Authenticator
 from support.security_key import PIN, SoftKey
 
-from agentvault_tui.console.term import security_key
-from agentvault_tui.console.term.security_key import SecurityKeyError, SecurityKeys
 from agentvault_tui.encoder import to_base64url
+from agentvault_tui.operator_api import security_key
+from agentvault_tui.operator_api.security_key import SecurityKeyError, SecurityKeys
 from agentvault_tui.operator_api.sessions import KeyChallenge
 
 URL = "http://localhost:8750/"
@@ -191,7 +191,7 @@ def test_without_fido2_no_key_is_listed_and_the_console_starts() -> None:
     program = """
 import sys
 sys.modules["fido2"] = None
-from agentvault_tui.console.term.security_key import SecurityKeys
+from agentvault_tui.operator_api.security_key import SecurityKeys
 import agentvault_tui.console.app, agentvault_tui.console.dialogs.stepup, asyncio
 print(asyncio.run(SecurityKeys().attached()), "fido2.hid" in sys.modules)
 """
