@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from support.patience import PATIENT, until
 
 from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.gateway import workers as gateway_workers
 from agentvault_tui.gateway.mcp.messages import McpError, read_message
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.workers import Workers
@@ -31,6 +33,12 @@ class LockedError(Exception):
 raise LockedError(lambda: None)
 """
 ONE, TWO, THREE = AgentId("agt_1"), AgentId("agt_2"), AgentId("agt_3")
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start workers as a gateway does, where other tests fork them."""
+    monkeypatch.setattr(gateway_workers, "subprocess", subprocess)
 
 
 @pytest.fixture
@@ -56,6 +64,7 @@ async def refused(workers: Workers, agent_id: AgentId = ONE) -> CallRefusedError
     return raised.value
 
 
+@pytest.mark.usefixtures("programs")
 async def test_a_job_runs_elsewhere_and_the_loop_goes_on(workers: Workers) -> None:
     """The same process does one job after the other."""
     first = await workers.run(ONE, os.getpid)
@@ -160,6 +169,7 @@ async def test_a_job_that_needs_too_much_memory_is_400(workers: Workers) -> None
     assert await workers.run(ONE, os.getpid) == first
 
 
+@pytest.mark.usefixtures("programs")
 async def test_a_worker_holds_nothing_of_the_broker(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +185,7 @@ async def test_a_worker_holds_nothing_of_the_broker(
     assert len(opened) <= 4  # the line, twice nothing, and this folder
 
 
+@pytest.mark.usefixtures("programs")
 async def test_workers_end_with_their_gateway() -> None:
     """Also amid a job, which is refused; a later job starts a new one."""
     workers = Workers(processes=2, deadline_s=PATIENT)

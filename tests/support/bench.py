@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+from support import forked
 from support.manual_clock import ManualClock
 from support.patience import until
 from support.scripted_tenant import ScriptedTenant
@@ -27,6 +30,7 @@ from agentvault_tui.broker.serve import _record_start_or_stop
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.usecases.policy_change import keep_policy, policy_at_start
 from agentvault_tui.broker.usecases.register import register
+from agentvault_tui.gateway import workers
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger
 from agentvault_tui.ledger.schema import open_reader
@@ -42,6 +46,9 @@ PAYMENT = Action(
     resource="stripe:acct_42",
     parameters={"amount": 4200, "currency": "USD"},
     reason="Invoice 1881",
+)
+workers.subprocess = SimpleNamespace(  # type: ignore[assignment]
+    Popen=forked.worker, DEVNULL=subprocess.DEVNULL
 )
 
 
