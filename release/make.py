@@ -269,11 +269,11 @@ def build_release(root: Path, work: Path, builder: str) -> dict[str, bytes]:
     return {**files, verify.SUMS: verify.render_sums(files)}
 
 
-def replace_files(folder: Path, files: dict[str, bytes]) -> None:
-    """Put *files* into *folder*, in place of an earlier release.
+def check_folder(folder: Path) -> None:
+    """Check that *folder* has nothing but files of a release.
 
     Raises:
-        SystemExit: *folder* has something that is no file of a release.
+        SystemExit: it has something else, which is named.
     """
     release = re.compile(
         rf"agentvault_tui-.+(\.whl|\.tar\.gz|\.cdx\.json|\.intoto\.jsonl)|{verify.SUMS}"
@@ -281,10 +281,6 @@ def replace_files(folder: Path, files: dict[str, bytes]) -> None:
     for path in folder.iterdir() if folder.exists() else ():
         if path.is_dir() or not release.fullmatch(path.name):
             sys.exit(f"move {path} away: {folder} is for the release alone")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
 
 
 def main() -> None:
@@ -295,9 +291,14 @@ def main() -> None:
     parser.add_argument("--to", type=Path, metavar="DIR")
     chosen = parser.parse_args()
     folder = chosen.to or chosen.root / "dist"
+    check_folder(folder)
     with tempfile.TemporaryDirectory(prefix="agentvault-release-") as work:
         files = build_release(chosen.root, Path(work), chosen.builder)
-    replace_files(folder, files)
+    check_folder(folder)  # again: what came during the builds is not deleted
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     faults = list(verify.verify(folder))
     print(*faults, sep="\n", end="\n" if faults else "")
     print(files[verify.SUMS].decode(), end="")

@@ -15,7 +15,7 @@ import verify
 from support.needs import program
 
 SCRIPT = Path(verify.__file__)
-FLIPS = 10
+FLIPS = 3
 """How many bits of each file are changed, one at a time."""
 
 
