@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -334,12 +333,10 @@ def test_a_glob_over_too_many_files_is_not_known(
     assert places(project).of_pattern("s*/*.py").where == UNKNOWN
 
 
-def test_a_glob_with_many_stars_is_matched_in_no_time(project: Path) -> None:
-    """A host lets the tool run if the hook takes too long."""
+def test_a_glob_with_many_stars_is_matched_once(project: Path) -> None:
+    """A host lets the tool run if the hook takes too long: each split takes years."""
     (project / ("a" * 200)).symlink_to(project)
-    began = time.thread_time()
     assert places(project).of_pattern("*a" * 20 + "*b/x").where == PROJECT
-    assert time.thread_time() - began < 0.5
 
 
 def test_a_folder_called_as_the_home_is_not_the_home(project: Path) -> None:

@@ -25,7 +25,7 @@ from support.vault_stepups import hold, start, stepup_until
 from agentvault_tui.home import Home
 
 pytestmark = pytest.mark.slow
-MOST_KEYS, MOST_S = 10, 15
+MOST_KEYS = 10
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def decide(vault: Vault, asked: str, **factor: str) -> Any:
 
 
 def test_a_step_up_is_approved_with_nine_keys_and_no_second_terminal(
-    desk: tuple[Vault, Open], capsys: pytest.CaptureFixture[str]
+    desk: tuple[Vault, Open],
 ) -> None:
     """`s`, `a`, six digits, Enter; and the code is in no file of the home."""
     vault, console = desk
@@ -67,20 +67,15 @@ def test_a_step_up_is_approved_with_nine_keys_and_no_second_terminal(
     with console() as terminal:
         person = Operator(Bare(terminal))
         person.sees("payer", "STEP-UP")
-        started = time.monotonic()
         person.press("s")
         person.sees("approve, 2nd factor")
         person.decide("a", "Code from your authenticator", "You are", "alice")
         for digit in code:
             person.press(digit)
         shown = person.decide("Enter", "approved by alice")
-        took = time.monotonic() - started
         terminal.write("\x11")
     assert code not in shown
-    with capsys.disabled():
-        print(f"approved at the desk: {person.keys} keys, {took:.1f} s")
     assert person.keys <= MOST_KEYS
-    assert took <= MOST_S
     decided = stepup_until(vault, asked, "approved")
     assert decided["decided_by"]["amr"] == ["mfa", "otp"]
     assert agent.poll(asked).status_code == 200

@@ -727,7 +727,7 @@ async def test_a_tunnel_that_carries_nothing_ends(
     monkeypatch.setattr(tunnel_module, "IDLE_SECONDS", 0.05)
     _, reader, writer = await proxied.connect(passed)
     async with asyncio.timeout(PATIENT):
-        assert await read_all(reader) == b"hello "
+        assert await read_all(reader) in {b"", b"hello "}
     writer.close()
     tunnel = (await proxied.stand.settled())[-1]
     assert (tunnel.reason, tunnel.detail["ended"]) == ("upstream_timeout", "failed")

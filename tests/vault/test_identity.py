@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import json
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -447,16 +446,20 @@ async def test_keys_in_the_header_are_never_followed(
         "e30.e30.e30",
         '{"payload":"x"}',
         encode_segment(b"[" * 5000) + ".a.b",
-        encode_segment({"alg": "RS256", "kid": "x" * 5000}) + ".a.b",
     ],
 )
-async def test_a_malformed_token_is_refused_quickly(
+async def test_a_malformed_token_is_refused_unread(
     tenant: RogueTenant, refused: Any, raw: str
 ) -> None:
     """Forms, sizes and encodings are checked before any key is touched."""
-    before = time.perf_counter()
     assert await refused(raw) == "signature"
-    assert time.perf_counter() - before < 0.5
+    assert tenant.requests == []
+
+
+async def test_a_key_with_a_long_name_is_unknown(refused: Any) -> None:
+    """The keys that the tenant has are fetched, and none is called so."""
+    head = encode_segment({"alg": "RS256", "kid": "x" * 5000})
+    assert await refused(f"{head}.a.b") == "signature"
 
 
 @pytest.mark.parametrize(

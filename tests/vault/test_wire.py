@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import logging
-import time
 import traceback
 from typing import Any
 from urllib.parse import quote
@@ -128,10 +127,8 @@ async def test_a_slow_tenant_is_cut_off_at_the_deadline(
     """Silence and a byte now and then both end when the whole exchange is overdue."""
     tenant.script(DISCOVERY, answer)
     client = TenantClient(tenant.issuer, CLIENT_ID, clock, timeout=0.2)
-    before = time.monotonic()
     with pytest.raises(TenantUnreachableError, match=r"within 0\.2 s"):
         await client.start_device_flow(ttl=120)
-    assert time.monotonic() - before < 2
     await client.aclose()
 
 

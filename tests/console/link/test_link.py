@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from support.fake_operator import FakeOperator, problem, short_socket
 from support.fake_state import START
 from support.manual_clock import ManualClock
+from support.patience import until
 
 from agentvault_tui.clock import SystemClock
 from agentvault_tui.console.link.link import BrokerLink
@@ -368,10 +369,7 @@ async def test_no_broker_is_lost_with_the_remedy(
         mirror = Mirror(clock)
         link = BrokerLink(mirror, socket, HeadStore(socket, tmp_path))
         task = asyncio.create_task(link.run())
-        deadline = time.monotonic() + 10
-        while mirror.link.state is LinkState.CONNECTING:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.01)
+        await until(lambda: mirror.link.state is not LinkState.CONNECTING)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task

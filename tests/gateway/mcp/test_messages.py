@@ -279,11 +279,14 @@ def test_a_message_with_many_numbers_is_copied_fast() -> None:
         b'{"jsonrpc":"2.0","id":1,"method":"tools/call",'
         b'"params":{"name":"a","arguments":{"amount":1.50,"all":[%b]}}}' % numbers
     )
+    began = time.thread_time()
     message = read_message(body)
+    reading_s = time.thread_time() - began
     copied = pickle.dumps(message)
     began = time.thread_time()
-    assert pickle.loads(copied) == message  # noqa: S301 - our own
-    assert time.thread_time() - began < 0.05
+    copy = pickle.loads(copied)  # noqa: S301 - our own
+    assert time.thread_time() - began < reading_s / 5
+    assert copy == message
     assert find_number(message.exact, ("amount",)) == Number.parse("1.50")
     assert find_number(message.exact, ("all", "48999")) is not None
     assert find_number(message.exact, ("all", "49000")) is None
