@@ -297,7 +297,7 @@ async def test_the_outcome_is_measured_and_follows_the_tenant() -> None:
         assert "closed here 1.2 ms" in shown
         assert "vault grant confirmed 212 ms" in shown
         assert "refresh token pending" in shown
-        assert "after 3.4 ms" in shown
+        assert "answered in 3.4 ms" in shown
         done = UpstreamStep(
             step=Shown("refresh token"), status=Shown("confirmed"), ms=900.0
         )
