@@ -392,7 +392,7 @@ class Cuts:
                     change, "never_answered", self.clock.now()
                 )
             case Panic():
-                return registry.panic or replace(change, on=False)
+                return registry.revocations.panic or replace(change, on=False)
             case Cooldown():
                 return registry.stepups.cooldowns.of(change.requester)
             case OutboxStep():

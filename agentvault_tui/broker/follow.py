@@ -261,7 +261,7 @@ def _cut_all(broker: Broker, _: DropAllTokens) -> None:
 def _put_panic(broker: Broker, panic: Panic) -> None:
     if panic.on:
         broker.extensions.cut_calls(None)
-    broker.registry.panic = panic if panic.on else None
+    broker.registry.revocations.panic = panic if panic.on else None
 
 
 def _put_cooldown(broker: Broker, cooldown: Cooldown) -> None:

@@ -119,7 +119,7 @@ async def take_over(broker: Broker, listen: Callable[[], None] = lambda: None) -
     await apply_kept(broker)
     await revoke_ended(broker)
     await end_due(broker, latest)
-    if broker.registry.panic is not None:
+    if broker.registry.revocations.panic is not None:
         broker.health.verify_first = await fault_recorded(broker)
 
 
@@ -355,7 +355,9 @@ async def apply_kept(broker: Broker) -> None:
 
 
 async def _stop_all(broker: Broker, entry: KeptCut, by: Actor) -> None:
-    if broker.registry.panic is None and not await _events(broker, entry, "panic.on"):
+    if broker.registry.revocations.panic is None and not await _events(
+        broker, entry, "panic.on"
+    ):
         await panic(broker, entry.why, by)
 
 

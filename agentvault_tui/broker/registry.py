@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right, insort
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,11 +27,12 @@ from agentvault_tui.broker.accounts import (
 from agentvault_tui.broker.delegations import Delegations
 from agentvault_tui.broker.held_tokens import EndedTokens, HeldTokens
 from agentvault_tui.broker.lifetimes import Lifetimes
+from agentvault_tui.broker.revocations import Grant, Revocations
 from agentvault_tui.broker.stepups import StepUps
 from agentvault_tui.broker.subjects import Subjects
 from agentvault_tui.clock import Clock, Deadline, as_set_now
 from agentvault_tui.errors import NotFoundError
-from agentvault_tui.ledger import Loaded, OutboxStep, Panic
+from agentvault_tui.ledger import Loaded, OutboxStep
 from agentvault_tui.lookalikes import fold_text
 from agentvault_tui.model import (
     Account,
@@ -55,10 +56,6 @@ _WEIGHED_FOR: Final = 1.0
 """Seconds for which the sum of all is not taken again."""
 _NAMED: Final = 5
 _NO_COUNTS: Final = AgentCounts()
-_ANY: Final = "any"
-_ALL: Final = "all"
-"""Keys next to those of scopes, which have a colon."""
-_NEVER_VOIDED: Final = Counter[str]()
 _SLICE: Final = 1000
 """Tokens or agents per turn of the event loop in deferrable work."""
 Foreseen = Callable[[AgentId], tuple[str, ...]]
@@ -71,7 +68,8 @@ class Registry:
         self._clock = clock
         self._agents: dict[AgentId, Agent] = {}
         self.lifetimes = Lifetimes(clock, self._agents)
-        self.panic: Panic | None = None
+        self.revocations = Revocations()
+        self.unless_revoked = self.revocations.unless_revoked
         self.stepups = StepUps(clock)
         self.accounts = Accounts(self.lifetimes.is_active)
         self.delegations = Delegations()
@@ -89,8 +87,8 @@ class Registry:
         self._tokens: dict[str, Token] = {}
         """By hash; with those that were cut and that `sweep` has not removed yet."""
         self._by_id: dict[TokenId, Token] = {}
-        self._used: dict[TokenId, tuple[tuple[int, bool], Token | None]] = {}
-        """Tokens whose use is being recorded: the epoch when that began, the parent."""
+        self._used: dict[TokenId, tuple[Grant, Token | None]] = {}
+        """Tokens whose use is being recorded, as long as not revoked; the parent."""
         self._elevated: dict[StepUpId, Token] = {}
         self._held: dict[AgentId, HeldTokens] = {}
         self._weight = 0
@@ -98,10 +96,6 @@ class Registry:
         self._weighed_at = -_WEIGHED_FOR
         self._counts: dict[AgentId, AgentCounts] = {}
         self._last_seen: dict[AgentId, datetime] = {}
-        self._epochs: dict[AgentId, Counter[str]] = defaultdict(Counter)
-        """How often decisions were voided: by scope, all of them, and any."""
-        self._epoch = 0
-        """Counts how often the tokens of all agents were cut."""
         self.admits: Callable[[Token], bool] = lambda _: True
         """Whether the policy in effect admits a live token."""
         self.foresee: Callable[[], Foreseen] = lambda: lambda _: ()
@@ -220,37 +214,13 @@ class Registry:
 
     def serves(self, agent_id: AgentId) -> bool:
         """Check whether anything may be issued to or redeemed for the agent now."""
-        return self.panic is None and self.lifetimes.is_active(agent_id)
-
-    def epoch(self, agent_id: AgentId, scope: str | None = None) -> tuple[int, bool]:
-        """Return a value that changes whenever decisions for the agent are voided.
-
-        A use-case compares it before and after a wait: a decision that was made before
-        a revocation must not take effect after it.
-
-        Args:
-            agent_id: the agent.
-            scope: the decision's scopes, separated by spaces: a change of other scopes
-                does not change the value. If None, each change of the agent does.
-
-        Returns:
-            a number, and whether panic is off.
-        """
-        voided = self._epochs.get(agent_id, _NEVER_VOIDED)
-        about = (_ANY,) if scope is None else (_ALL, *scope.split())
-        return self._epoch + sum(voided[each] for each in about), self.panic is None
+        return self.revocations.panic is None and self.lifetimes.is_active(agent_id)
 
     def void_decisions(
         self, agent_id: AgentId, scopes: Iterable[str] | None = None
     ) -> None:
-        """Void the agent's decisions under way that are about one of *scopes*, or all.
-
-        Args:
-            agent_id: the agent.
-            scopes: the removed scopes; None if every decision is void.
-        """
-        about = (_ALL,) if scopes is None else scopes
-        self._epochs[agent_id].update((_ANY, *about))
+        """Void the agent's decisions under way about any of *scopes*; None: all."""
+        self.revocations.void(agent_id, scopes)
         self.provider_tokens.drop(agent_id)
 
     def seen(self, agent_id: AgentId, at: datetime | None = None) -> None:
@@ -284,7 +254,7 @@ class Registry:
 
     def take_over(self, loaded: Loaded) -> None:
         """Take over the state of the last process."""
-        self.panic = loaded.panic
+        self.revocations.panic = loaded.panic
         for account in loaded.accounts:
             self.accounts.put(account)
         self.leases.take_over(loaded.leases)
@@ -364,13 +334,14 @@ class Registry:
         """Remember *tokens*, which are about to be used up, until that is recorded."""
         for token in tokens:
             parent = self.delegations.parent(token)
-            self._used[token.id] = self.epoch(token.agent_id, token.scope), parent
+            grant = self.unless_revoked(token.agent_id, scope=token.scope)
+            self._used[token.id] = grant, parent
 
     def put_back(self, tokens: Iterable[Token]) -> None:
         """Make tokens usable again whose use was not written, unless they ended."""
         for token in tokens:
-            epoch, parent = self._used.pop(token.id, (None, None))
-            if epoch == self.epoch(token.agent_id, token.scope):
+            grant, parent = self._used.pop(token.id, (None, None))
+            if grant is not None and not grant.revoked:
                 self.put_token(token, parent)
 
     def used_up(self, token_id: TokenId) -> None:
@@ -507,7 +478,7 @@ class Registry:
 
     def cut_all_tokens(self) -> Callable[[], int]:
         """Make every token unusable; return the function that counts the live ones."""
-        self._epoch += 1
+        self.revocations.void_all()
         self.provider_tokens.drop_all()
         dropped, self._held = list(self._held.values()), {}
         for held in dropped:

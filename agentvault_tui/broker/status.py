@@ -45,7 +45,7 @@ def status_info(broker: Broker) -> shapes.StatusInfo:
             else None,
             fault=ledger.fault,
         ),
-        panic=panic_info(broker.registry.panic),
+        panic=panic_info(broker.registry.revocations.panic),
         agents=broker.registry.agent_count,
         stepups_pending=broker.stepups.open_count,
         alerts_dead=broker.health.alerts_dead,

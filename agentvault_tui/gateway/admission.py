@@ -248,7 +248,7 @@ class Admission:
             # A fetched approval was counted when it was given out.
             exempt=token.kind is TokenKind.ELEVATED,
         )
-        epoch = broker.registry.epoch(agent.id)
+        grant = broker.registry.unless_revoked(agent.id)
         if why := refused(broker, agent):
             raise await self._calls.denied(request, unauthorized(*why))
         scope, resource = call.action.action, call.action.resource or ""
@@ -270,7 +270,7 @@ class Admission:
                 broker, request, verdict.reason, verdict.message, verdict
             )
             raise denial(denied)
-        permit = Permit(request, verdict, epoch)
+        permit = Permit(request, verdict, grant)
         if token.kind is TokenKind.ELEVATED:
             return await self._elevated(call, permit)
         if lacking and (
@@ -474,7 +474,7 @@ class Admission:
             raise pending(broker, stepup_now, answer.decision_id)
         # What was decided before may have changed while a person thought.
         agent, verdict = call.caller.agent, permit.verdict
-        epoch = broker.registry.epoch(agent.id)
+        grant = broker.registry.unless_revoked(agent.id)
         if stepup_now.status is StepUpStatus.APPROVED:
             agent = call.caller.token.principal(broker.registry.agent(agent.id))
             current = permit.request._replace(agent=agent)
@@ -486,7 +486,7 @@ class Admission:
                     broker, permit.request, verdict.reason, verdict.message, verdict
                 )
                 raise denial(denied)
-        permit = permit._replace(verdict=verdict, epoch=epoch)
+        permit = permit._replace(verdict=verdict, grant=grant)
         permit = self._decided(stepup_now, permit)
         return await self._looked_again(call, stepup_now, permit)
 

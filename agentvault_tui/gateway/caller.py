@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.revocations import Grant
 from agentvault_tui.broker.usecases.decide import Request, foresee
 from agentvault_tui.model import Action, Agent, Token, Verdict
 
@@ -28,6 +29,6 @@ class Permit(NamedTuple):
 
     request: Request
     verdict: Verdict
-    epoch: tuple[int, bool]
+    grant: Grant
     spends: Token | None = None
     """Used up by this call: good for one action."""

@@ -291,8 +291,7 @@ class Calls:
             return over
         token = call.caller.token
         principal = token.principal(broker.registry.agent(agent.id))
-        changed = broker.registry.epoch(agent.id) != permit.epoch
-        if changed and call.action.action not in principal.scopes:
+        if permit.grant.revoked and call.action.action not in principal.scopes:
             return scope_taken()
         if not call.in_force():
             return CallRefusedError(403, "access_denied", "service_changed", MOVED)

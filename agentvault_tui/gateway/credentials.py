@@ -237,14 +237,14 @@ class Credentials:
                 attachment = _bearer(held.token.reveal())
                 entry = self._cache[key] = _Kept((held.thumbprint,), attachment)
             return entry.attachment
-        epoch = broker.registry.epoch(agent.id)
+        grant = broker.registry.unless_revoked(agent.id)
         exchanged = await broker.reaching.vault.exchange(account)
         if isinstance(exchanged, NoToken):
             raise _unopened() if exchanged.cause is Cause.SEALED else _missing()
         held = HeldProviderToken.of(
             broker.clock, account, exchanged, broker.settings.tokens.lease
         )
-        if broker.registry.epoch(agent.id) != epoch:
+        if grant.revoked:
             broker.reaching.outbox.keep_undelivered(held)
             raise _missing()
         broker.registry.provider_tokens.put(held)
@@ -263,14 +263,14 @@ class Credentials:
                 and not entry.ends.passed(self._broker.clock)
             ):
                 return entry.attachment
-            epoch = self._broker.registry.epoch(agent.id)
+            grant = self._broker.registry.unless_revoked(agent.id)
             # A refresh token is shown once: another broker may have kept its successor.
             async with self._broker.team.brokers.alone(
                 f"credential:{secret}"
             ) as seconds:
                 await self._broker.ledger.confirm()
                 fetched = await self._fetch(service, seconds)
-            if self._broker.registry.epoch(agent.id) == epoch:
+            if not grant.revoked:
                 self._cache[key] = fetched
             return fetched.attachment
 

@@ -192,7 +192,7 @@ def test_nothing_of_before_is_in_force_after_a_restore(
             assert list(registry.tokens_of(agent.id)) == []
             (stepup,) = bench.broker.stepups.decided()
             assert stepup.status is StepUpStatus.CANCELLED
-            assert registry.panic is not None
+            assert registry.revocations.panic is not None
             refused = await ask(bench, agent, CALENDAR)
             assert isinstance(refused, Denied)
             assert refused.reason == "panic"

@@ -299,7 +299,7 @@ async def check(
     await known(brokers)
     for each in brokers:
         registry = each.bench.broker.registry
-        assert (registry.panic is not None) is everyone
+        assert (registry.revocations.panic is not None) is everyone
         revoked = registry.agent(agent.id).status is AgentStatus.REVOKED
         assert revoked is not everyone
     first = next(

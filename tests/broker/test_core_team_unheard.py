@@ -76,12 +76,12 @@ async def test_an_agent_that_was_revoked_elsewhere_is_restored(
     assert b.bench.broker.registry.agent(agent.id).status is AgentStatus.ACTIVE
     assert (await b.operator.post(path, json=body)).status_code == 200
     await panic(a.bench.broker, "no", OPERATOR)
-    assert b.bench.broker.registry.panic is None
+    assert b.bench.broker.registry.revocations.panic is None
     assert (await b.operator.post(path, json={"all": True})).status_code == 200
     await known(brokers)
     for one in brokers:
         registry = one.bench.broker.registry
-        assert registry.panic is None
+        assert registry.revocations.panic is None
         assert registry.agent(agent.id).status is AgentStatus.ACTIVE
     for kind in ("agent.restored", "panic.off"):
         assert len(await b.bench.events(kind)) == 1, kind

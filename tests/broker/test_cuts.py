@@ -132,7 +132,7 @@ class Stage:
                 dead = stepup.status is StepUpStatus.CANCELLED
                 return status is AgentStatus.REVOKED and told.token is None and dead
             case "stopped":
-                return registry.panic is not None and told.token is None
+                return registry.revocations.panic is not None and told.token is None
             case "ungranted":
                 scopes = registry.agent(self.agent.id).scopes
                 dead = stepup.status is StepUpStatus.CANCELLED
@@ -325,17 +325,17 @@ async def test_with_a_damaged_journal_everything_is_stopped(
     async with AsyncExitStack() as closing:
         again = await killed(bench, clock)
         closing.push_async_callback(again.close)
-        assert again.broker.registry.panic is not None
-        assert "stopped at the start" in again.broker.registry.panic.reason
+        assert again.broker.registry.revocations.panic is not None
+        assert "stopped at the start" in again.broker.registry.revocations.panic.reason
         assert any("may be missing" in line for line in warnings(again.broker))
         assert len(await again.events("panic.on")) == 1
         assert await stage.in_force(again, "revoked") is (damage == "marker")
         assert home.cut_marker.exists()
     last = await Bench.open(home, clock)
     try:
-        assert last.broker.registry.panic is not None
+        assert last.broker.registry.revocations.panic is not None
         await lift_panic(last.broker, OPERATOR)
-        assert last.broker.registry.panic is None
+        assert last.broker.registry.revocations.panic is None
         assert read_journal(last) == ()
     finally:
         await last.close()
@@ -354,10 +354,10 @@ async def test_where_nothing_can_be_written_the_next_start_stops_everything(
         assert cut.durability is Kept.STOP
         assert any("next start stops" in line for line in warnings(bench.broker))
         second = await killed(bench, clock)
-        assert second.broker.registry.panic is not None
+        assert second.broker.registry.revocations.panic is not None
     third = await killed(second, clock)
     try:
-        assert third.broker.registry.panic is not None
+        assert third.broker.registry.revocations.panic is not None
         assert len(await third.events("panic.on")) == 1
     finally:
         await third.close()
@@ -375,7 +375,7 @@ async def test_once_all_is_recorded_the_marker_is_back(
     assert not bench.home.cut_marker.exists()
     await record_missed(bench.broker)
     async with bench.restarted() as again:
-        assert again.broker.registry.panic is None
+        assert again.broker.registry.revocations.panic is None
         assert await stage.in_force(again, "revoked")
 
 
@@ -464,7 +464,7 @@ async def test_a_home_of_an_older_version_is_not_stopped(
     bench.home.cut_journal.unlink()
     bench.home.cut_marker.unlink()
     async with bench.restarted() as again:
-        assert (again.broker.registry.panic is not None) is noted
+        assert (again.broker.registry.revocations.panic is not None) is noted
         assert again.home.cut_journal.exists()
         assert again.home.cut_marker.exists()
 
@@ -568,7 +568,7 @@ async def test_killed_between_any_two_steps_no_reply_is_a_lie(
             patch.setattr(os, name, getattr(posix, name))
         again = await killed(bench, clock)
     try:
-        stopped = again.broker.registry.panic is not None
+        stopped = again.broker.registry.revocations.panic is not None
         held = stopped or await stage.in_force(again, "revoked")
         assert stopped is broken
         assert held or cut.durability is Kept.MEMORY

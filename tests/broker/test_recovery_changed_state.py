@@ -78,8 +78,8 @@ async def test_a_panic_stays_until_it_is_lifted(bench: Bench) -> None:
     again = await restarted(bench, "DELETE FROM meta WHERE key = 'panic'")
     try:
         assert not again.broker.registry.serves(agent.id)
-        assert again.broker.registry.panic is not None
-        assert again.broker.registry.panic.reason == "drill"
+        assert again.broker.registry.revocations.panic is not None
+        assert again.broker.registry.revocations.panic.reason == "drill"
         assert (await told(again))["panic"] is True
         assert verify_ledger(again.home).ok
     finally:

@@ -68,9 +68,9 @@ def test_a_token_of_an_agent_that_is_not_served_is_not_found(
     registry: Registry, held: Token, clock: ManualClock
 ) -> None:
     """Whatever cut its agent off, and also where the token itself was overlooked."""
-    registry.panic = Panic(True, clock.now(), "olga", "drill")
+    registry.revocations.panic = Panic(True, clock.now(), "olga", "drill")
     assert registry.token(held.sha256) is None
-    registry.panic = None
+    registry.revocations.panic = None
     assert registry.token(held.sha256) is held
     registry.put_agent(agent(status=AgentStatus.REVOKED))
     assert registry.token(held.sha256) is None

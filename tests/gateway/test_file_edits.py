@@ -202,7 +202,7 @@ async def test_an_edit_that_ends_as_it_is_carried_out_is_not_in_effect(
     file = short / "home" / "services" / "stripe.toml"
 
     async def stopped(gateway: Gateway) -> None:
-        if ends and gateway.broker.registry.panic is None:
+        if ends and gateway.broker.registry.revocations.panic is None:
             await panic(gateway.broker, "drill", OPERATOR)
         await record(gateway)
 

@@ -109,7 +109,7 @@ async def test_accepting_hides_no_row_that_a_start_puts_right(
     event = await accept_rollback(home, clock=clock, actor=SYSTEM, reason="I know")
     assert "gone" not in event.detail
     bench = await Bench.open(home, clock)
-    assert bench.broker.registry.panic is not None
+    assert bench.broker.registry.revocations.panic is not None
     assert bench.broker.stepups.cooldowns.remaining(agent.id) > 0
     await bench.close()
     assert verify_ledger(home, now=clock.now()).ok

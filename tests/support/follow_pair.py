@@ -120,7 +120,7 @@ def memory(
             for one in known.approved(None)
             if (found := registry.elevated(one.id))
         },
-        "panic": registry.panic,
+        "panic": registry.revocations.panic,
         "cooldowns": {one: known.cooldowns.of(one) for one in ids},
         "steps": sorted(registry.steps(), key=lambda one: one.id),
         "counts": {one: registry.counts(one) for one in ids},

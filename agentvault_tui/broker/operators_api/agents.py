@@ -406,7 +406,7 @@ def _cutting(broker: Broker, authority: Authority) -> list[Route]:
 def _is_stopped(broker: Broker, agent_id: str | None) -> bool:
     """Check whether an agent is revoked, or without an id whether all are stopped."""
     if agent_id is None:
-        return broker.registry.panic is not None
+        return broker.registry.revocations.panic is not None
     agent = broker.registry.find_agent(agent_id)
     return agent is not None and agent.status is AgentStatus.REVOKED
 

@@ -59,7 +59,7 @@ def states_of(broker: Broker) -> dict[str, Callable[[str], str]]:
         return f"{broker.deciding.policy.texts.digest()} {recorded}"
 
     def panic(_: str) -> str:
-        panic = broker.registry.panic
+        panic = broker.registry.revocations.panic
         return iso(panic.since) if panic and panic.on else ""
 
     return {

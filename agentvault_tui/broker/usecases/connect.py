@@ -276,7 +276,7 @@ async def _connected(
 ) -> Account:
     """Complete, record, and only then let the agent use it."""
     registry, agent_id = broker.registry, AgentId(wanted.agent_id)
-    epoch = registry.epoch(agent_id)
+    grant = registry.unless_revoked(agent_id)
     if broker.reaching.vault.users.sub_of(agent_id) != consent.user.sub:
         # Their refresh token went with the last account: none of theirs could be used
         # any more, nor taken away.
@@ -306,7 +306,7 @@ async def _connected(
             changes=[account],
         )
         before = registry.accounts.get(agent_id, wanted.connection)
-        if registry.epoch(agent_id) != epoch:
+        if grant.revoked:
             await _taken_back(broker, consent, account, before, operator)
         registry.accounts.put(account)
         # What is on its way was decided about another account, if about any.

@@ -278,10 +278,10 @@ async def decide(broker: Broker, request: Request) -> Verdict:
         TooFastError: it would be permitted, beyond its agent's rate.
     """
     started, agent_id = broker.clock.boot(), request.agent.id
-    epoch = broker.registry.epoch(agent_id, request.scope)
+    grant = broker.registry.unless_revoked(agent_id, scope=request.scope)
     try:
         verdict = await _decide(broker, request)
-        if broker.registry.epoch(agent_id, request.scope) == epoch:
+        if not grant.revoked:
             return verdict
         broker.deciding.limits.release(request.decision_id)
         return _overtaken(broker, request, verdict)
@@ -400,7 +400,7 @@ def _stricter(verdict: Verdict, answer: CallOutAnswer, request: Request) -> Verd
 def _overtaken(broker: Broker, request: Request, verdict: Verdict) -> Verdict:
     """Deny a request whose agent or policy changed since its decision."""
     reason = "policy_changed"
-    if broker.registry.panic is not None:
+    if broker.registry.revocations.panic is not None:
         reason = "panic"
     elif not broker.registry.lifetimes.is_active(request.agent.id):
         reason = "agent_revoked"

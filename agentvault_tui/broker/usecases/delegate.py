@@ -18,9 +18,9 @@ from agentvault_tui.broker.usecases.decide import Request, decide
 from agentvault_tui.broker.usecases.ending import InForce
 from agentvault_tui.broker.usecases.policy_change import action_of
 from agentvault_tui.broker.usecases.request import deny, issue, refused
+from agentvault_tui.broker.usecases.revoke import record_change
 from agentvault_tui.broker.usecases.scopes import (
     ChangedRights,
-    record_change,
     scopes_draft,
 )
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError

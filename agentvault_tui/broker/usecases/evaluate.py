@@ -177,11 +177,11 @@ async def _decide(
         case Outcome.DENIED:
             return await deny(broker, request, verdict.reason, verdict.message, verdict)
         case Outcome.ALLOWED:
-            epoch = broker.registry.epoch(agent.id, request.scope)
+            grant = broker.registry.unless_revoked(agent.id, scope=request.scope)
             await broker.record(
                 decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
             )
-            if broker.registry.epoch(agent.id, request.scope) != epoch:
+            if grant.revoked:
                 return await _overtaken(broker, request)
             if verdict.policy_version != broker.deciding.policy.version:
                 now = request.foresee(broker)

@@ -23,6 +23,7 @@ from agentvault_tui.broker.answers import (
     TenantUnavailable,
 )
 from agentvault_tui.broker.core import SYSTEM, Broker
+from agentvault_tui.broker.revocations import Grant
 from agentvault_tui.broker.usecases.decide import (
     Request,
     call_webhooks,
@@ -65,19 +66,18 @@ _RECONNECT: Final = {
 }
 """Causes that connecting the account again removes."""
 
-_Epoch = tuple[tuple[int, bool], str]
-
 
 @dataclass(frozen=True, slots=True)
 class _Permit:
-    """The permission for one delivery, and its time: a later revocation voids it."""
+    """The permission for one delivery: a revocation or another policy voids it."""
 
     agent: Agent
     account: Account
     scope: str
     """The catalogue's scopes that were decided about."""
     decision_id: DecisionId
-    epoch: _Epoch
+    grant: Grant
+    policy_version: str
     stepup: StepUp | None = None
     """The approval this uses up, if a person gave one, as it is afterwards."""
     minted: Token | None = None
@@ -122,13 +122,12 @@ async def exchange(
         # Nobody is asked to approve the use of an account that is not there.
         denied = await deny(broker, request, "not_connected", _CONNECT, verdict)
         return Disconnected(NOT_CONNECTED, denied.message, denied.decision_id)
-    epoch = _epoch(broker, agent.id, request.scope)
+    permit = _permit(broker, account, request)
     if verdict.outcome is Outcome.ESCALATED:
-        return await _as_approved(broker, request, verdict, account, epoch)
+        return await _as_approved(broker, request, verdict, permit)
     await broker.record(
         decision(broker, request, Outcome.ALLOWED, verdict.reason, verdict)
     )
-    permit = _Permit(agent, account, request.scope, request.decision_id, epoch)
     try:
         async with broker.reaching.vault.turn(account):
             return await _deliver(broker, permit)
@@ -142,17 +141,17 @@ async def deliver_approved(
     """Give the polling agent its approved token, once (CIBA Core 10.1.1)."""
     connection = stepup.connection or ""
     account = usable(broker, agent.id, connection)
-    epoch = _epoch(broker, agent.id, stepup.scope)
     if account is None or stepup.parameters != _whose(account):
         return Disconnected(NOT_CONNECTED, _CONNECT, stepup.decision_id)
     request = _request(broker, agent, connection, account, stepup.source)
+    permit = _permit(broker, account, request)
     verdict = await call_webhooks(broker, request, request.foresee(broker))
     if verdict.outcome is Outcome.DENIED:
         return await deny(broker, request, verdict.reason, verdict.message, verdict)
     if not is_same(stepup, request):
         message = "What the connection stands for was changed since. Ask again."
         return await deny(broker, request, "request_changed", message, verdict)
-    permit = _Permit(agent, account, stepup.scope, stepup.decision_id, epoch)
+    permit = replace(permit, decision_id=stepup.decision_id)
     try:
         async with broker.reaching.vault.turn(account):
             current = broker.stepups.get(stepup.id)
@@ -222,13 +221,11 @@ async def _as_approved(
     broker: Broker,
     request: Request,
     verdict: Verdict,
-    account: Account,
-    epoch: _Epoch,
+    permit: _Permit,
 ) -> Exchanged | Escalated:
     """Deliver on an approval that waits for exactly this request; else ask for one."""
-    permit = _Permit(request.agent, account, request.scope, request.decision_id, epoch)
     try:
-        async with broker.reaching.vault.turn(account):
+        async with broker.reaching.vault.turn(permit.account):
             if _overtaken(broker, permit):
                 return await _void(broker, permit)
             for stepup in broker.stepups.decided():
@@ -315,14 +312,17 @@ async def _deliver(broker: Broker, permit: _Permit) -> Exchanged:
     return Provided(held.token, held.scope, expires_in, permit.decision_id)
 
 
-def _epoch(broker: Broker, agent_id: AgentId, scope: str) -> _Epoch:
-    """Return a value that changes whenever a decision must not take effect any more."""
-    return broker.registry.epoch(agent_id, scope), broker.deciding.policy.version
+def _permit(broker: Broker, account: Account, request: Request) -> _Permit:
+    agent, scope = request.agent, request.scope
+    grant = broker.registry.unless_revoked(agent.id, scope=scope)
+    version = broker.deciding.policy.version
+    return _Permit(agent, account, scope, request.decision_id, grant, version)
 
 
 def _overtaken(broker: Broker, permit: _Permit) -> bool:
     """Check whether agent, scopes, account or policy changed since the decision."""
-    return _epoch(broker, permit.agent.id, permit.scope) != permit.epoch
+    changed = broker.deciding.policy.version != permit.policy_version
+    return permit.grant.revoked or changed
 
 
 async def _void(broker: Broker, permit: _Permit) -> Denied:

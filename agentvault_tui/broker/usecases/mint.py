@@ -184,12 +184,12 @@ async def mint_elevated(
         device=None,
         repeat=_begun(broker, stepup, evidence),
     )
-    epoch = registry.epoch(stepup.agent_id, token.scope)
+    grant = registry.unless_revoked(stepup.agent_id, scope=token.scope)
     broker.stepups.deciding.add(stepup.id)
     try:
         draft = _approval(approved, token, evidence, detail)
         await _record_approval(broker, approved, token, draft)
-        if registry.epoch(stepup.agent_id, token.scope) != epoch:
+        if grant.revoked:
             why = "revoked while it was being approved"
             await record_void(broker, token, why, registry.stepups.get(stepup.id))
             return False

@@ -10,8 +10,8 @@ from typing import Final
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.register import check_name, registering
-from agentvault_tui.broker.usecases.revoke import FAILED
-from agentvault_tui.broker.usecases.scopes import changed_draft, record_change
+from agentvault_tui.broker.usecases.revoke import FAILED, record_change
+from agentvault_tui.broker.usecases.scopes import changed_draft
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.ledger import Meta
 from agentvault_tui.lookalikes import fold_text

@@ -37,7 +37,7 @@ async def check_own(broker: Broker, operator: Actor, agent: Agent) -> None:
     ended = agent.until is not None and agent.until.passed(broker.clock)
     late = not lifetimes.revoked_within(agent.id, OWN.total_seconds())
     origin = agent.from_template and broker.registry.find_agent(agent.from_template)
-    stopped = broker.registry.panic is not None
+    stopped = broker.registry.revocations.panic is not None
     if ended or late or stopped or (origin and origin.revoked_at):
         raise refused
     await broker.ledger.confirm()

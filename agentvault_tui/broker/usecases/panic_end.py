@@ -36,7 +36,7 @@ def _switch_on(broker: Broker, reason: str, operator: Actor) -> Panic:
     It is a new object each time: a lift that is being recorded sees that it was
     overtaken.
     """
-    before = broker.registry.panic
+    before = broker.registry.revocations.panic
     if before is None:
         return Panic(True, broker.clock.now(), operator.name, reason)
     if not reason or reason == before.reason:
@@ -70,10 +70,10 @@ class PanicEnd:
 
     def _stop(self) -> Callable[[], int]:
         broker, registry = self._broker, self._broker.registry
-        if self._panic is None or registry.panic is not self._panic:
-            self._before = registry.panic
+        if self._panic is None or registry.revocations.panic is not self._panic:
+            self._before = registry.revocations.panic
             self._panic = _switch_on(broker, self._reason, self._operator)
-            registry.panic = self._panic
+            registry.revocations.panic = self._panic
         self._calls = self._calls.plus(
             broker.extensions.cut_calls(None, by=self._operator)
         )

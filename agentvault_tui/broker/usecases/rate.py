@@ -7,8 +7,8 @@ from functools import partial
 
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.usecases.decide import rate_of
-from agentvault_tui.broker.usecases.revoke import FAILED
-from agentvault_tui.broker.usecases.scopes import changed_draft, record_change
+from agentvault_tui.broker.usecases.revoke import FAILED, record_change
+from agentvault_tui.broker.usecases.scopes import changed_draft
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.model import Actor, Agent, Draft
 

@@ -135,10 +135,8 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     ):
         return Introspection(None)
     # The catalogue in force counts beside the one the token was issued under.
-    elevated, catalogue = (
-        token_info.kind is TokenKind.ELEVATED,
-        broker.deciding.policy.catalogue,
-    )
+    elevated = token_info.kind is TokenKind.ELEVATED
+    catalogue = broker.deciding.policy.catalogue
     if not (
         elevated
         or token_info.single_use
@@ -154,10 +152,10 @@ async def introspect(broker: Broker, caller: Agent, token: str) -> Introspection
     if elevated and not _as_approved(broker, token_info):
         await record_void(broker, token_info, "it is not what was approved")
         return Introspection(None)
-    epoch = broker.registry.epoch(token_info.agent_id, token_info.scope)
+    grant = broker.registry.unless_revoked(token_info.agent_id, scope=token_info.scope)
     await _record_redemption(broker, caller, token_info, family)
     alive = (
-        broker.registry.epoch(token_info.agent_id, token_info.scope) == epoch
+        not grant.revoked
         and broker.registry.serves(caller.id)
         and not token_info.expires.passed(broker.clock)
     )
@@ -280,7 +278,7 @@ async def _give_out(
         issued_at=broker.clock.now(),
         expires=expires,
     )
-    epoch = registry.epoch(agent.id, token.scope)
+    grant = registry.unless_revoked(agent.id, scope=token.scope)
     version = deciding.policy.version
     try:
         draft = _delivery(broker, agent, stepup, token)
@@ -295,7 +293,7 @@ async def _give_out(
         raise
     finally:
         registry.used_up(minted.id)
-    if registry.epoch(agent.id, token.scope) != epoch:
+    if grant.revoked:
         await record_void(broker, token, "revoked while it was being delivered")
         reason, message = refused(broker, agent) or ("agent_revoked", "Revoked.")
         return Denied(reason, message, stepup.decision_id)
@@ -366,9 +364,9 @@ async def spend_approval(
     minted = broker.registry.elevated(stepup.id)
     if minted is None:
         return False
-    epoch = broker.registry.epoch(agent.id, minted.scope)
+    grant = broker.registry.unless_revoked(agent.id, scope=minted.scope)
     spent = await spend_token(broker, agent, minted, *drafts)
-    return spent and broker.registry.epoch(agent.id, minted.scope) == epoch
+    return spent and not grant.revoked
 
 
 async def spend_token(

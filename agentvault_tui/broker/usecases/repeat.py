@@ -194,7 +194,7 @@ async def stand_in(
     )
     stepup = replace(stepup, digest=digest_of(stepup))
     token = elevated_token(broker, stepup)
-    epoch = registry.epoch(agent_id, token.scope)
+    grant = registry.unless_revoked(agent_id, scope=token.scope)
     who = Actor(ActorKind.OPERATOR, by.sub, by.name) if by else SYSTEM
     draft = stepup_draft(EventType.STEPUP_APPROVED, who, stepup, reason=stepup.reason)
     draft.detail.update(
@@ -212,7 +212,7 @@ async def stand_in(
     drafts = [draft, decided] if stepup.fetched else [draft]
     record = broker.record(*drafts, changes=[used, stepup, token])
     await broker.stepups.use_again(used, asyncio.ensure_future(record))
-    if registry.epoch(agent_id, token.scope) != epoch:
+    if grant.revoked:
         ended = as_cancelled(stepup, "revoked", broker.clock.now())
         await record_void(broker, token, "revoked while it was approved", ended)
         return None

@@ -151,7 +151,7 @@ def refused(broker: Broker, agent: Agent) -> tuple[str, str] | None:
     Returns:
         reason and message, under panic and of a revoked agent.
     """
-    if broker.registry.panic is not None:
+    if broker.registry.revocations.panic is not None:
         return "panic", (
             "Everything is stopped by an operator. "
             "Nothing is issued until they lift it; ask again later."
@@ -199,7 +199,7 @@ async def issue(
         chain=(*parent.chain, parent.agent_id) if parent else (),
     )
     holders = request.agent.id, *token.chain
-    epochs = [registry.epoch(one, token.scope) for one in holders]
+    grant = registry.unless_revoked(*holders, scope=token.scope)
     reason = verdict.reason if request.scope else NO_SCOPE
     draft = decision(broker, request, Outcome.ALLOWED, reason, verdict)
     draft.detail.update(
@@ -216,8 +216,7 @@ async def issue(
     except BaseException:
         registry.delegations.remove(token)
         raise
-    overtaken = epochs != [registry.epoch(one, token.scope) for one in holders]
-    if overtaken or (parent is not None and not registry.lives(parent)):
+    if grant.revoked or (parent is not None and not registry.lives(parent)):
         registry.delegations.remove(token)
         return await _voided(broker, request, token)
     registry.put_token(token, parent)

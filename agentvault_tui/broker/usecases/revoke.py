@@ -16,7 +16,8 @@ from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.held_tokens import HeldTokens
 from agentvault_tui.broker.pending_cuts import Decided
-from agentvault_tui.broker.registry import Registry
+from agentvault_tui.broker.revocations import Grant
+from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.usecases.change_basis import changes_about
 from agentvault_tui.broker.usecases.ending import Cancelling, Cut, InForce, unused
 from agentvault_tui.broker.usecases.panic_end import PanicEnd
@@ -26,17 +27,13 @@ from agentvault_tui.broker.usecases.register import (
     end_of,
     ending_detail,
 )
-from agentvault_tui.broker.usecases.stepup_end import (
-    ENDED_A_TURN,
-)
+from agentvault_tui.broker.usecases.stepup_end import ENDED_A_TURN
 from agentvault_tui.clock import iso
-from agentvault_tui.errors import (
-    ConflictError,
-    LedgerUnwritableError,
-    UsageError,
-)
+from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
 from agentvault_tui.ledger import (
+    Change,
     DropAgentTokens,
+    Meta,
     OutboxStep,
     Panic,
 )
@@ -298,7 +295,7 @@ async def _restore(
         if agent.removed_at is not None:
             raise ConflictError("it was removed", "register another agent")
         await broker.recording.cuts.record_missed()
-        epoch = broker.registry.epoch(agent.id)
+        grant = registry.unless_revoked(agent.id)
         if check is not None:
             await check(agent)
         if subject := agent.credential.subject:
@@ -313,12 +310,9 @@ async def _restore(
         check_end(broker, active)
         steps = broker.reaching.outbox.restore(agent.id)
         stays = partial(agent_draft, EventType.AGENT_REVOKED, operator, reason=FAILED)
-        async with still_cut(broker, agent, stays(agent)):
-            await broker.record(
-                agent_draft(EventType.AGENT_RESTORED, operator, active, None),
-                changes=[active, *steps],
-            )
-        await unless_overtaken(broker, agent, epoch, operator, stays)
+        draft = agent_draft(EventType.AGENT_RESTORED, operator, active, None)
+        change = broker, agent, active, draft, stays
+        await record_change(*change, rows=steps, grant=grant)
         broker.registry.put_agent(active)
         broker.reaching.outbox.take(steps)
         return active
@@ -343,8 +337,8 @@ async def lift_panic(broker: Broker, operator: Actor) -> int:
 
 
 async def _lift_panic(broker: Broker, operator: Actor) -> int:
-    registry = broker.registry
-    if registry.panic is not None:
+    revocations = broker.registry.revocations
+    if revocations.panic is not None:
         if broker.health.verify_first:
             raise ConflictError(
                 "the ledger did not hold when it was verified last, and was not "
@@ -352,40 +346,26 @@ async def _lift_panic(broker: Broker, operator: Actor) -> int:
                 "wait until agentvault doctor says that it is, then restore",
             )
         await broker.recording.cuts.record_missed()
-        lifted = registry.panic
-        since = lifted.since
+    if (lifted := revocations.panic) is not None:
+        detail: dict[str, object] = {"since": iso(lifted.since)}
         failed = Draft(EventType.PANIC_ON, operator, reason=FAILED)
         async with still_cut(broker, lifted, failed):
             await broker.record(
-                Draft(EventType.PANIC_OFF, operator, detail={"since": iso(since)}),
+                Draft(EventType.PANIC_OFF, operator, detail=detail),
                 changes=[replace(lifted, on=False)],
             )
-        again = _panic(registry)
-        if again is None:
-            return _served(registry)
-        if again is not lifted:
-            await broker.record_cut(
-                Draft(
-                    EventType.PANIC_ON,
-                    operator,
-                    reason=again.reason,
-                    detail={"since": iso(again.since)},
-                ),
-                changes=[again],
+        if (again := revocations.panic) is lifted:
+            revocations.panic = None
+            broker.health.changed()
+        elif again is not None:
+            detail = {"since": iso(again.since)}
+            draft = Draft(
+                EventType.PANIC_ON, operator, reason=again.reason, detail=detail
             )
+            await broker.record_cut(draft, changes=[again])
             raise ConflictError("everything was stopped again meanwhile")
-        registry.panic = None
-        broker.health.changed()
-    return _served(registry)
-
-
-def _panic(registry: Registry) -> Panic | None:
-    """Return the panic again: others ran while the record was written."""
-    return registry.panic
-
-
-def _served(registry: Registry) -> int:
-    return sum(agent.status is AgentStatus.ACTIVE for agent in registry.agents())
+    agents = broker.registry.agents()
+    return sum(agent.status is AgentStatus.ACTIVE for agent in agents)
 
 
 @asynccontextmanager
@@ -405,37 +385,51 @@ async def still_cut(
         raise
 
 
-async def unless_overtaken(
+async def record_change(
     broker: Broker,
     agent: Agent,
-    epoch: tuple[int, bool],
-    operator: Actor,
+    after: Agent,
+    draft: Draft,
     stays: Callable[[Agent], Draft],
+    *,
+    rows: Sequence[Change] = (),
+    urgent: bool = False,
+    grant: Grant | None = None,
 ) -> None:
-    """Let a revocation win over a grant whose record was still being written.
+    """Record that *agent* becomes *after*; a cut meanwhile, or a failure, undoes it.
 
-    The revocation's record came before the grant's, and a panic's has no row of the
-    agent: the active state is recorded once more, so that it is the ledger's last word.
+    The cut's record came before this one, and a panic's has no row of the agent: the
+    active state is recorded once more, so that it is the ledger's last word.
 
     Args:
         broker: the broker.
-        agent: as it was before the grant.
-        epoch: of then.
-        operator: who granted.
-        stays: returns the event that says that an agent stays as it is.
+        agent: as it is.
+        after: as it will be; the caller puts it into the registry.
+        draft: the event.
+        stays: returns the event that says that it stays as it is.
+        rows: changes that belong to it; small values come into memory here.
+        urgent: whether it goes ahead of requests that wait to be recorded.
+        grant: since the change was judged; by default from now.
 
     Raises:
-        ConflictError: there was a cut.
+        LedgerUnwritableError: it could not be recorded.
+        ConflictError: the agent was cut off meanwhile.
     """
-    if broker.registry.epoch(agent.id) == epoch:
+    grant = grant or broker.registry.unless_revoked(agent.id)
+    async with still_cut(broker, agent, stays(agent)):
+        await broker.record(draft, changes=[after, *rows], urgent=urgent)
+    for row in rows:
+        if isinstance(row, Meta):
+            put(broker.recording.meta, row.key, row.value)
+    if not grant.revoked:
         return
     current = broker.registry.agent(agent.id)
     draft, what = stays(current), "what the agent may do was cut meanwhile"
     if current.status is AgentStatus.REVOKED:
         reason = "a grant that was being recorded was overtaken"
-        draft = agent_draft(EventType.AGENT_REVOKED, operator, current, reason)
+        draft = agent_draft(EventType.AGENT_REVOKED, draft.actor, current, reason)
         what = "the agent was revoked meanwhile"
-    elif broker.registry.panic is not None:
+    elif broker.registry.revocations.panic is not None:
         what = "all agents were stopped meanwhile"
     await broker.record_cut(draft, changes=[current])
     raise ConflictError(what, "look at it before granting again")

@@ -21,7 +21,6 @@ from agentvault_tui.broker.cuts import Kept
 from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.pending_cuts import Decided
 from agentvault_tui.broker.riders import riding
-from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.usecases.change_basis import changes_about
 from agentvault_tui.broker.usecases.ending import Cancelling, InForce, unused
 from agentvault_tui.broker.usecases.register import (
@@ -33,8 +32,7 @@ from agentvault_tui.broker.usecases.register import (
 from agentvault_tui.broker.usecases.revoke import (
     FAILED,
     agent_draft,
-    still_cut,
-    unless_overtaken,
+    record_change,
 )
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError
 from agentvault_tui.ledger import DropScopeTokens, Meta
@@ -246,7 +244,7 @@ class ScopesEnd:
 async def _grant(
     broker: Broker,
     agent: Agent,
-    grant: frozenset[str],
+    scopes: frozenset[str],
     operator: Actor,
     timing: Callable[[Agent], Timing | None],
     *,
@@ -262,11 +260,11 @@ async def _grant(
     # A cut recorded after it would end what is issued under it.
     await broker.recording.cuts.record_missed()
     async with broker.registry.changing[agent.id]:
-        epoch = broker.registry.epoch(agent.id)
+        grant = broker.registry.unless_revoked(agent.id)
         if check is not None:
             await check()
         agent = broker.registry.agent(agent.id)
-        given = grant - set(agent.scopes)
+        given = scopes - set(agent.scopes)
         after = _with_scopes(agent, given.union(agent.scopes))
         timed = timing(agent) or Timing((), {}, None)
         draft = scopes_draft(
@@ -275,9 +273,9 @@ async def _grant(
         draft.detail.update(timed.detail)
         stays = partial(scopes_draft, operator, ungranted=sorted(given), reason=FAILED)
         change = broker, agent, after, draft, stays
-        await record_change(*change, rows=timed.rows, urgent=True, epoch=epoch)
+        await record_change(*change, rows=timed.rows, urgent=True, grant=grant)
         current = broker.registry.agent(agent.id)
-        wider = _with_scopes(current, grant.union(current.scopes))
+        wider = _with_scopes(current, scopes.union(current.scopes))
         broker.registry.put_agent(wider)
         return wider
 
@@ -371,41 +369,6 @@ async def renew_secret(broker: Broker, agent_id: str, operator: Actor) -> Regist
         current = replace(broker.registry.agent(agent.id), credential=credential)
         broker.registry.put_agent(current)
         return Registered(current, secret)
-
-
-async def record_change(
-    broker: Broker,
-    agent: Agent,
-    after: Agent,
-    draft: Draft,
-    stays: Callable[[Agent], Draft],
-    *,
-    rows: Sequence[Meta] = (),
-    urgent: bool = False,
-    epoch: tuple[int, bool] | None = None,
-) -> None:
-    """Record that *agent* becomes *after*; a cut meanwhile, or a failure, undoes it.
-
-    Args:
-        broker: the broker.
-        agent: as it is.
-        after: as it will be; the caller puts it into the registry.
-        draft: the event.
-        stays: returns the event that says that it stays as it is.
-        rows: small values that change with it.
-        urgent: whether it goes ahead of requests that wait to be recorded.
-        epoch: the agent's when the change was judged; by default now.
-
-    Raises:
-        LedgerUnwritableError: it could not be recorded.
-        ConflictError: the agent was cut off meanwhile.
-    """
-    epoch = epoch or broker.registry.epoch(agent.id)
-    async with still_cut(broker, agent, stays(agent)):
-        await broker.record(draft, changes=[after, *rows], urgent=urgent)
-    for row in rows:
-        put(broker.recording.meta, row.key, row.value)
-    await unless_overtaken(broker, agent, epoch, draft.actor, stays)
 
 
 def scopes_draft(

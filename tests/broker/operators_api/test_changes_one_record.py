@@ -142,7 +142,7 @@ def state_of(stand: Stand) -> tuple[object, ...]:
         broker.deciding.policy.version,
         {docs.write_agent(one) for one in registry.agents()},
         {one.id for agent in registry.agents() for one in registry.tokens_of(agent.id)},
-        registry.panic and registry.panic.on,
+        registry.revocations.panic and registry.revocations.panic.on,
         gateway.origins.listing(),
         [one.name for one in gateway.services],
     )

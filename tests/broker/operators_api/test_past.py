@@ -57,7 +57,7 @@ def scene_of(registry: Registry) -> Scene:
         "live": {a.id: len(registry.tokens_of(a.id)) for a in agents},
         "counts": {a.id: registry.counts(a.id) for a in agents},
         "stepups": {s.id: _stepup(s) for s in (*waiting, *done)},
-        "panic": registry.panic,
+        "panic": registry.revocations.panic,
     }
 
 

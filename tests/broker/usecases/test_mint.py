@@ -54,7 +54,9 @@ def cut_off(bench: Bench, stepup: StepUp) -> None:
 
 
 def stopped(bench: Bench, stepup: StepUp) -> None:
-    bench.broker.registry.panic = Panic(True, bench.clock.now(), "olga", "drill")
+    bench.broker.registry.revocations.panic = Panic(
+        True, bench.clock.now(), "olga", "drill"
+    )
 
 
 @pytest.mark.parametrize(

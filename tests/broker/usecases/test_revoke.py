@@ -211,9 +211,9 @@ async def test_a_panic_while_one_is_lifted_holds(
     monkeypatch.setattr(bench.broker, "record", during)
     with pytest.raises(ConflictError, match="stopped again"):
         await lift_panic(bench.broker, OPERATOR)
-    assert bench.broker.registry.panic is not None
+    assert bench.broker.registry.revocations.panic is not None
     async with bench.restarted() as again:
-        assert again.broker.registry.panic is not None
+        assert again.broker.registry.revocations.panic is not None
 
 
 async def test_nothing_is_lifted_before_the_ledger_was_verified(bench: Bench) -> None:
@@ -222,20 +222,20 @@ async def test_nothing_is_lifted_before_the_ledger_was_verified(bench: Bench) ->
     bench.broker.health.verify_first = True
     with pytest.raises(ConflictError, match="did not hold"):
         await lift_panic(bench.broker, OPERATOR)
-    assert bench.broker.registry.panic is not None
+    assert bench.broker.registry.revocations.panic is not None
 
 
 async def test_a_reason_is_added_to_a_panic_as_a_second_event(bench: Bench) -> None:
     """The switch keeps the time at which everything stopped, also over a restart."""
     await panic(bench.broker, "", OPERATOR)
-    before = bench.broker.registry.panic
+    before = bench.broker.registry.revocations.panic
     assert before is not None
     await panic(bench.broker, "", OPERATOR)
     await panic(bench.broker, "leaked key", OPERATOR)
     reasons = [event.reason for event in await bench.events("panic.on")]
     assert reasons == ["", "leaked key"]
     async with bench.restarted() as again:
-        after = again.broker.registry.panic
+        after = again.broker.registry.revocations.panic
         assert after is not None
         assert (after.since, after.reason) == (before.since, "leaked key")
 
