@@ -74,6 +74,29 @@ class Rules:
     """It leaves bodies unread."""
 
 
+def cut_and_row(
+    message: Message, row: Mapping[str, Any], body: bytes, rules: Rules
+) -> Iterator[str]:
+    """Yield how a request whose body ends early differs from its row.
+
+    A server that leaves bodies unread may answer before the body was sent; the gateway
+    then sends no more of it, and the row says so.
+
+    Args:
+        message: the request as it arrived.
+        row: the details of its attempt and its result.
+        body: as the agent sent it.
+        rules: of the server.
+    """
+    if not rules.lazy or row.get("request_whole") is not False:
+        yield f"on the wire: a body that ends early, and the row is {row}"
+    given = body[: row.get("body_bytes") or 0]
+    if given and sha256(given) != row.get("body_sha256"):
+        yield f"the row's digest is not of its first {len(given)} bytes: {row}"
+    if not body.startswith(message.body) or len(message.body) > row["bytes_out"]:
+        yield f"the wire has {message.body!r} of the body, and the row is {row}"
+
+
 def wire_and_row(
     message: Message, row: Mapping[str, Any], asked: frozenset[str]
 ) -> Iterator[str]:
@@ -97,6 +120,8 @@ def wire_and_row(
     for name, (wire, ledger) in pairs.items():
         if wire != ledger:
             yield f"{name}: the wire has {wire!r}, the ledger has {ledger!r}"
+    if message.body and row.get("request_whole") is False:
+        yield "the wire has the whole request, and the row does not"
     names = [name for name, _ in message.fields]
     if len(names) != len(set(names)):
         yield f"a header appears twice on the wire: {message.fields!r}"

@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,19 @@ from differential.comparing import (
     Report,
     asked_and_wire,
     call_and_report,
+    cut_and_row,
     decided_and_report,
     wire_and_row,
 )
 from differential.corpus import Case
-from differential.reading import Call, Message, UnruledError, call_of, messages
+from differential.reading import (
+    Call,
+    Message,
+    UnruledError,
+    call_of,
+    messages,
+    sha256,
+)
 from differential.servers import Running, Server
 
 MARK = "x-case"
@@ -108,7 +116,7 @@ class Tap:
     async def settled(self) -> None:
         """End each connection; wait until the server has read all that it holds."""
         for end in self._ends:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):
                 end.write_eof()
         if self._relays:
             await asyncio.wait(self._relays, timeout=_DEADLINE_S)
@@ -153,7 +161,8 @@ async def _pump(
             with contextlib.suppress(OSError):
                 writer.write(piece)
                 await writer.drain()
-    with contextlib.suppress(OSError):  # one that was reset has ended as well
+    # One that was reset has ended as well: uvloop calls its handle closed.
+    with contextlib.suppress(OSError, RuntimeError):
         writer.write_eof()
 
 
@@ -318,7 +327,7 @@ def _sent(tap: Tap, tally: Tally) -> dict[int, list[tuple[Connection, Message]]]
     for connection in tap.connections:
         agents = set()
         try:
-            for message in messages(bytes(connection.written)):
+            for message in messages(bytes(connection.written), may_end=True):
                 number = _number(dict(message.fields))
                 agents.add(number % 2)
                 connection.messages.append(message)
@@ -376,6 +385,12 @@ class _Case:
             yield f"it arrived {len(self.arrived)} times, its row is {row}"
             return
         ((connection, message),) = self.arrived
+        if not message.is_whole:
+            body = self.case.body
+            yield from cut_and_row(message, row, body, server.rules)
+            message = replace(message, body=body)
+            digest = {"body_bytes": len(body), "body_sha256": sha256(body)}
+            row = {**row, **digest, "request_whole": None}
         yield from wire_and_row(message, row, self.case.names())
         try:
             call = call_of(message)

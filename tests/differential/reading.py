@@ -39,6 +39,8 @@ class Message:
     fields: Pairs
     """Header names in lower case, with their values."""
     body: bytes
+    is_whole: bool = True
+    """Whether all of its body came."""
 
     def field(self, name: str) -> str | None:
         """Return the value of the header *name*."""
@@ -73,9 +75,18 @@ class Call:
         return "/" + "/".join(self.segments)
 
 
-def messages(stream: bytes) -> Iterator[Message]:
-    """Yield the requests of one connection, framed as RFC 9112 section 6 says."""
+def messages(stream: bytes, *, may_end: bool = False) -> Iterator[Message]:
+    """Yield the requests of one connection, framed as RFC 9112 section 6 says.
+
+    Args:
+        stream: what was sent on it.
+        may_end: whether it may end within the body of the last one.
+
+    Raises:
+        UnruledError: they are framed in another way.
+    """
     while stream:
+        is_whole = True
         head, mark, stream = stream.partition(b"\r\n\r\n")
         if not mark:
             raise UnruledError(f"bytes that are no request: {head[:200]!r}")
@@ -93,12 +104,13 @@ def messages(stream: bytes) -> Iterator[Message]:
             raise UnruledError(f"Transfer-Encoding {named['transfer-encoding']}")
         else:
             size = _size(named.get("content-length", "0"), "[0-9]{1,10}", 10)
-            if len(stream) < size:
+            is_whole = len(stream) >= size
+            if not (is_whole or may_end):
                 raise UnruledError("a body that ends early")
             body, stream = stream[:size], stream[size:]
         if (line := _LINE.fullmatch(first)) is None:
             raise UnruledError(f"the request line {first!r}")
-        yield Message(line[1].decode(), line[2].decode(), fields, body)
+        yield Message(line[1].decode(), line[2].decode(), fields, body, is_whole)
 
 
 def _field(line: bytes) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from differential.comparing import (
     Rules,
     asked_and_wire,
     call_and_report,
+    cut_and_row,
     decided_and_report,
     wire_and_row,
 )
@@ -120,6 +121,33 @@ def test_a_report_that_differs_in_one_thing_is_a_difference(
 def test_a_row_that_differs_from_the_wire_is_a_difference(change: Any) -> None:
     """The row holds the call as it was sent, and names each header that was dropped."""
     assert list(wire_and_row(MESSAGE, {**ROW, **change}, ASKED))
+
+
+LAZY = Rules(lazy=True)
+CUT = {**ROW, "request_whole": False, "bytes_out": 4}
+
+
+@pytest.mark.parametrize(
+    ("change", "body", "rules", "is_equal"),
+    [
+        ({}, BODY[:4], LAZY, True),
+        ({}, b"", LAZY, True),
+        ({"body_bytes": 5, "body_sha256": sha256(BODY[:5])}, BODY[:4], LAZY, True),
+        ({}, BODY[:4], Rules(), False),
+        ({"request_whole": True}, BODY[:4], LAZY, False),
+        ({"request_whole": None}, BODY[:4], LAZY, False),
+        ({"body_bytes": 5}, BODY[:4], LAZY, False),
+        ({"bytes_out": 3}, BODY[:4], LAZY, False),
+        ({}, b"to=b", LAZY, False),
+    ],
+)
+def test_a_body_that_ends_early_is_the_beginning_of_the_one_in_the_row(
+    change: Any, body: bytes, rules: Rules, is_equal: bool
+) -> None:
+    """Only of a server that leaves bodies unread, and if the row says so."""
+    message = replace(MESSAGE, body=body, is_whole=False)
+    assert (not list(cut_and_row(message, {**CUT, **change}, BODY, rules))) is is_equal
+    assert list(wire_and_row(MESSAGE, CUT, ASKED))
 
 
 @pytest.mark.parametrize(

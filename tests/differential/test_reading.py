@@ -52,6 +52,14 @@ def test_framing_that_two_programs_read_differently_is_refused(stream: bytes) ->
         list(messages(stream))
 
 
+def test_the_last_request_may_end_early_where_a_server_closed() -> None:
+    """It is no whole one, and no other may follow it."""
+    stream = HEAD + b"Content-Length: 9\r\n\r\nGET / HTT"
+    (whole,) = messages(stream, may_end=True)
+    (cut,) = messages(stream[:-2], may_end=True)
+    assert (whole.is_whole, cut.is_whole, cut.body) == (True, False, b"GET / H")
+
+
 @pytest.mark.parametrize(
     "target",
     [
