@@ -22,6 +22,7 @@ from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.recovery import recover
 from agentvault_tui.broker.settings_record import differing_settings
 from agentvault_tui.broker.team import Team
+from agentvault_tui.broker.team_copies import put
 from agentvault_tui.broker.tenant_process import TenantProcess
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered
 from agentvault_tui.broker.usecases.policy_change import (
@@ -245,12 +246,10 @@ def _count_again(broker: Broker, event: Event) -> None:
 
 
 async def _put_meta(broker: Broker, change: Meta) -> None:
-    if change.value is None:
-        broker.recording.meta.pop(change.key, None)
-        return
-    broker.recording.meta[change.key] = change.value
-    if change.key == POLICY:
+    if change.key == POLICY and change.value is not None:
         await follow_policy(broker, change.value)
+    else:
+        put(broker.recording.meta, change.key, change.value)
 
 
 def _cut_all(broker: Broker, _: DropAllTokens) -> None:

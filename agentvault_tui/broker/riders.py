@@ -126,6 +126,25 @@ def record_of(
     }
 
 
+def record_by_uid(
+    actor: Actor, kinds: Sequence[str], summary: str, why: str = "", *texts: ChangedText
+) -> dict[str, Any]:
+    """Return `record_of` a loosening for which the socket, or the home, is enough.
+
+    Args:
+        actor: who makes it.
+        kinds: of `CHANGE_KINDS`.
+        summary: in a few words.
+        why: in the operator's words.
+        *texts: that are replaced.
+
+    Returns:
+        the object.
+    """
+    by = [{"sub": actor.id, "name": actor.name}]
+    return record_of(kinds, summary, texts, why, proof="uid", by=by)
+
+
 def text_change(name: str, before: str | None, after: str | None) -> ChangedText:
     """Return a replaced text as events name it.
 

@@ -23,7 +23,7 @@ from agentvault_tui.vault.management.objects import roles
 
 _SHARED: Final = "agent_shares_user"
 """The name in the ledger of that an agent runs as the broker's own user."""
-_APPROVER: Final = "approver_existed"
+APPROVER: Final = "approver_existed"
 """The name in the ledger of that a factor was asked for at the socket: removing the
 last approver, which needs none, must not end that."""
 
@@ -54,16 +54,16 @@ async def asks_factor(broker: Broker) -> bool:
     wanted = broker.settings.changes.socket
     if wanted == "uid" or (wanted == "auto" and _SHARED not in recording.meta):
         return False
-    if not reaching.people.has_approver and _APPROVER not in recording.meta:
+    if not reaching.people.has_approver and APPROVER not in recording.meta:
         try:
             reaching.people.has_approver = await _has_approver(broker)
         except TenantError:
             return True  # unknown is strict
-    if reaching.people.has_approver and _APPROVER not in recording.meta:
+    if reaching.people.has_approver and APPROVER not in recording.meta:
         with suppress(LedgerError):  # or at the next look
-            await broker.record(changes=[Meta(_APPROVER, "1")])
-            put(recording.meta, _APPROVER, "1")
-    return reaching.people.has_approver or _APPROVER in recording.meta
+            await broker.record(changes=[Meta(APPROVER, "1")])
+            put(recording.meta, APPROVER, "1")
+    return reaching.people.has_approver or APPROVER in recording.meta
 
 
 async def _has_approver(broker: Broker) -> bool:
@@ -92,5 +92,5 @@ def asked_before(home: Home) -> tuple[bool, bool]:
     if not home.database.exists():
         return False, False
     with read_home(home) as db:
-        shared, recorded = (read_meta(db, name) for name in (_SHARED, _APPROVER))
+        shared, recorded = (read_meta(db, name) for name in (_SHARED, APPROVER))
         return shared is not None, recorded is not None

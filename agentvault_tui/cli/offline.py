@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.errors import UnreachableError
+
+if TYPE_CHECKING:
+    from agentvault_tui.ledger import Change
 
 
 def check_factor(session: CliSession, error: UnreachableError, change: str) -> bool:
@@ -25,19 +28,38 @@ def check_factor(session: CliSession, error: UnreachableError, change: str) -> b
     Raises:
         UnreachableError: it needs a factor.
     """
+    asks, prompted = _asks_factor(session)
+    if asks and (prompted or _has_approver(session)):
+        raise type(error)(
+            f"{error.what}, and {change} takes an approver's factor ([changes] socket)",
+            "agentvault serve, then this command again",
+        )
+    return prompted and not asks
+
+
+def approver_rows(session: CliSession) -> list[Change]:
+    """Return the row that keeps a factor needed after the last approver is removed.
+
+    Args:
+        session: the session of a command that takes rights from a person.
+
+    Returns:
+        the row; none if no factor is needed now.
+    """
+    from agentvault_tui.broker.socket_factor import APPROVER
+    from agentvault_tui.ledger import Meta
+
+    asks, _ = _asks_factor(session)
+    return [Meta(APPROVER, "1")] if asks and _has_approver(session) else []
+
+
+def _asks_factor(session: CliSession) -> tuple[bool, bool]:
+    """Return whether loosening needs a factor once one exists, and whether it did."""
     from agentvault_tui.broker.socket_factor import asked_before
 
     shared, prompted = asked_before(session.home)
     socket = session.settings.changes.socket
-    if socket == "factor" or (socket == "auto" and shared):
-        if prompted or _has_approver(session):
-            raise type(error)(
-                f"{error.what}, and {change} takes an approver's factor"
-                " ([changes] socket)",
-                "agentvault serve, then this command again",
-            )
-        return False
-    return prompted
+    return socket == "factor" or (socket == "auto" and shared), prompted
 
 
 def _has_approver(session: CliSession) -> bool:
@@ -56,7 +78,6 @@ def _has_approver(session: CliSession) -> bool:
 
 def loosened_here(session: CliSession, kind: str, summary: str) -> dict[str, Any]:
     """Return ``detail.loosened`` of a change that a command makes by itself."""
-    from agentvault_tui.broker.riders import record_of
+    from agentvault_tui.broker.riders import record_by_uid
 
-    by = [{"sub": session.operator.id, "name": session.operator.name}]
-    return record_of((kind,), summary, (), None, proof="uid", by=by)
+    return record_by_uid(session.operator, (kind,), summary)

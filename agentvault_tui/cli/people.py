@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from agentvault_tui.cli.offline import check_factor, loosened_here
+from agentvault_tui.cli.offline import approver_rows, check_factor, loosened_here
 from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import (
     LedgerError,
@@ -23,9 +23,11 @@ from agentvault_tui.model.event import (
     keys_changed,
     user_changed,
 )
+from agentvault_tui.model.role import role_of
 from agentvault_tui.operator_api import calls, requests
 
 if TYPE_CHECKING:
+    from agentvault_tui.ledger import Change
     from agentvault_tui.settings import Settings
     from agentvault_tui.tenant.users import User, UserStore
 
@@ -60,7 +62,7 @@ def check_passkeys(session: CliSession, settings: Settings, *, forget: bool) -> 
         for person in users.all():
             gone = [str(one["id"]) for one in lost if one["sub"] == person.sub]
             if gone:
-                record_change(session, users, "passkey", person, takes=True)
+                record_change(session, users, "passkey_removed", person)
                 users.remove_passkeys(gone)
 
 
@@ -87,14 +89,11 @@ def record_change(
     change: str,
     person: User | str,
     roles: Iterable[str] = (),
-    *,
-    takes: bool = False,
 ) -> None:
     """Record a change of people before it is made, if the person has the right.
 
-    One that *takes* something away, as removing a person does, needs no factor.
-
-    A running broker judges and records it. With none running it goes into the ledger
+    One that only takes rights away, such as removing a person, needs no factor. A
+    running broker judges and records it. With none running it goes into the ledger
     from here, and if a change needs a role the person cannot be verified.
     """
     name, sub = (person, "") if isinstance(person, str) else (person.name, person.sub)
@@ -111,13 +110,13 @@ def record_change(
             who = "changing people takes an approver"
             raise sign_in_needed(error, who) from None
         draft = user_changed(session.operator, change, name, sub, held)
-        takes = takes or change == "removed"
-        if not takes:
-            check_factor(session, error, "changing people")
-        by_list = settings.approves_by_list
-        if not takes and gives_rights(change, held, by_list=by_list):
-            summary = f"change a person of the tenant: {change} {draft.resource}"
-            draft.detail[LOOSENED] = loosened_here(session, "people", summary)
+        before = None if isinstance(person, str) else role_of(person.roles)
+        if not gives_rights(change, held, before, by_list=settings.approves_by_list):
+            asyncio.run(_commit(session, draft, *approver_rows(session)))
+            return
+        check_factor(session, error, "changing people")
+        summary = f"change a person of the tenant: {change} {draft.resource}"
+        draft.detail[LOOSENED] = loosened_here(session, "people", summary)
         asyncio.run(_commit(session, draft))
 
 
@@ -131,7 +130,7 @@ def record_keys(session: CliSession, *, revoke: bool) -> None:
         asyncio.run(_commit(session, keys_changed(session.operator, revoked=revoke)))
 
 
-async def _commit(session: CliSession, draft: Draft) -> None:
+async def _commit(session: CliSession, draft: Draft, *changes: Change) -> None:
     """Write an event into the ledger of a home without a broker."""
     async with session.ledger() as ledger:
-        await ledger.commit(draft)
+        await ledger.commit(draft, changes=changes)

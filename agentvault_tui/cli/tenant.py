@@ -452,7 +452,7 @@ def passkey(session: CliSession, name: str, remove: str | None) -> None:
                 raise NotFoundError(
                     f"{person.name} has no such passkey", "agentvault tenant user list"
                 )
-            record_change(session, users, "passkey", person, takes=True)
+            record_change(session, users, "passkey_removed", person)
             users.remove_passkeys([remove])
             if not session.out.print_json({"user": person.name, "removed": remove}):
                 session.out.line(f"removed a passkey of {person.name}")

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from agentvault_tui.model.decision import Outcome
 from agentvault_tui.model.ids import AgentId, DecisionId
+from agentvault_tui.model.role import Role, role_of
 
 
 class EventType(StrEnum):
@@ -206,22 +207,32 @@ def loosens(event: Event) -> bool:
     return LOOSENED in event.detail
 
 
-PERSON_CHANGES: Final = ("added", "role", "password", "factor", "passkey", "removed")
+_TAKEN: Final = ("passkey_removed", "removed")
+"""Changes of people that take rights away, whatever the person has."""
+PERSON_CHANGES: Final = ("added", "role", "password", "factor", "passkey", *_TAKEN)
 
 
-def gives_rights(change: str, roles: Iterable[str], *, by_list: bool) -> bool:
+def gives_rights(
+    change: str, roles: Iterable[str], held: Role | None, *, by_list: bool
+) -> bool:
     """Check whether a change of a person may let them do more.
 
     Args:
         change: one of `PERSON_CHANGES`.
         roles: as `user_changed` takes them.
+        held: the person's role until now; None if that is not known.
         by_list: whether people without a role may approve, if a list names them.
 
     Returns:
-        whether it may; not if it is a removal, or leaves a person without rights.
+        whether it may; not if it only takes rights away, or leaves a person without.
     """
-    by_role = change in {"added", "role"} and not by_list
-    return change != "removed" and (not by_role or any(roles))
+    if change not in {"added", "role"}:
+        return change not in _TAKEN
+    names = (*roles,)
+    new = role_of(names)
+    if new is None:
+        return by_list or any(names)
+    return held is None or not held.includes(new)
 
 
 def user_changed(

@@ -220,6 +220,7 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
         summary, subjects = f"give back what {about} took", [f"advice:{advice_id}"]
         wanted = Wanted(("agents",), summary, about, (*subjects,))
         await trials.check_removed_by_trial(advice_id)
+        by_factor = await authority.by_factor(operator_of(request))
         if (taken := taken_by(advice_id)) is not None:
             # Of whoever is revoked again, or narrowed, meanwhile, nothing comes back.
             subjects += [f"agent:{taken.agent_id}"] if taken.agent_id else []
@@ -235,10 +236,10 @@ def _give_back_route(broker: Broker, authority: Authority, trials: Trials) -> Ro
                 texts = policy_changes(now, now._replace(policy=text))
             shown = (*subjects,), (*texts,), details
             wanted = Wanted(kinds, summary, about, *shown)
-        elif await authority.by_factor(operator_of(request)):
+        elif by_factor:
             await authority.actor(operator_of(request), Need.GIVE, about)
             raise NotFoundError(f"nothing was taken away by {about}")
-        return await giving_back.settle(request, body, wanted)
+        return await giving_back.settle(request, body, wanted, by_factor=by_factor)
 
     def taken_by(advice_id: str) -> AdviceInfo | None:
         trials_taken = trials.merge([], every=True)

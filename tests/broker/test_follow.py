@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -27,9 +28,15 @@ from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.extensions import CallsCut
 from agentvault_tui.broker.follow import _recording, follow
+from agentvault_tui.broker.policy_files import kept_policy
+from agentvault_tui.broker.usecases import policy_change
 from agentvault_tui.broker.usecases.delegate import change_delegates, pass_on
 from agentvault_tui.broker.usecases.policy_apply import apply_policy
-from agentvault_tui.broker.usecases.policy_change import keep_policy, reload_policy
+from agentvault_tui.broker.usecases.policy_change import (
+    POLICY,
+    keep_policy,
+    reload_policy,
+)
 from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.broker.usecases.request import request_token
@@ -59,6 +66,7 @@ from agentvault_tui.model import (
 )
 from agentvault_tui.model.event import user_changed
 from agentvault_tui.operator_api.requests import AgentRequest
+from agentvault_tui.policy import Policy
 from agentvault_tui.vault import Secret
 
 PICK = st.integers(0, 5)
@@ -343,6 +351,33 @@ async def test_a_policy_applied_elsewhere_is_in_force_here(pair: Pair) -> None:
     await reload_policy(pair.other)
     await keep_policy(pair.other)
     assert len(await pair.bench.events("policy.changed")) == 1
+
+
+async def test_a_policy_and_its_record_change_together_here(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While another broker's policy is read, both are still the earlier ones."""
+    deciding, meta = pair.other.deciding, pair.other.recording.meta
+    before = deciding.policy.version, deciding.state.recorded, meta.get(POLICY)
+    reads, go_on = threading.Event(), threading.Event()
+
+    def slow(*given: Any) -> Policy:
+        reads.set()
+        assert go_on.wait(PATIENT)
+        return kept_policy(*given)
+
+    text = pair.bench.broker.deciding.policy.texts.effective()["policy"]
+    changed = {"policy": text + "\n// stricter\n"}
+    await apply_policy(pair.bench.broker, changed, OPERATOR, None, "why")
+    monkeypatch.setattr(policy_change, "kept_policy", slow)
+    following = asyncio.ensure_future(pair.catch_up())
+    assert await asyncio.to_thread(reads.wait, PATIENT)
+    now = deciding.policy.version, deciding.state.recorded, meta.get(POLICY)
+    go_on.set()
+    await following
+    assert now == before
+    assert deciding.state.recorded == deciding.policy.version != before[0]
+    assert deciding.policy.version in meta[POLICY]
 
 
 async def test_only_what_consoles_show_in_their_head_is_told_to_them(

@@ -14,15 +14,17 @@ import pytest
 from auth0_double.running import TenantThread
 from support.bench import Bench
 from support.connecting import Office
+from support.gateway_stand import operators_http
 from support.manual_clock import ManualClock
 from support.scripted_tenant import ALICE
 from support.tenant_admin import Admin
 
+from agentvault_tui.broker import authority
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.socket_factor import asks_factor, note_shared_user
 from agentvault_tui.home import Home
-from agentvault_tui.model import Actor, ActorKind
+from agentvault_tui.model import Actor, ActorKind, AgentId
 from agentvault_tui.settings import ChangeSettings, Settings, StepUpSettings
 from agentvault_tui.web import Receive, Scope, Send
 from agentvault_tui.web.sockets import Peer
@@ -173,3 +175,81 @@ async def test_without_factor_a_loosening_is_one_event_that_says_so(
         told = loosened[0].detail["loosened"]
         assert (told["kinds"], told["proof"]) == (["agents"], "uid")
         assert told["by"] == [{"sub": SELF.id, "name": loosened[0].actor.name}]
+
+
+async def test_rights_are_taken_from_a_person_without_a_factor(office: Office) -> None:
+    """All of them or some; if the tenant does not say what they have, it is needed."""
+    broker, users = office.broker, office.tenant.users
+    broker.reaching.kind = "embedded"
+    broker.settings = replace(broker.settings, changes=ChangeSettings(socket="factor"))
+    users.add("ann@acme.test", approver=True)
+    bob = users.add("bob@acme.test", roles=("operator",)).user
+    async with operators_http(office.bench) as http:
+
+        async def answered(person: Any, change: str, *roles: str) -> int:
+            body = {"change": change, "user": person.name, "sub": person.sub}
+            reply = await http.post("/api/tenant/people", json=body | {"roles": roles})
+            return reply.status_code
+
+        assert await answered(bob, "role", "approver") == 202
+        assert await answered(bob, "role", "operator") == 200
+        office.fault(status=503)
+        assert await answered(bob, "role", "viewer") == 202
+        office.fault()
+        assert await answered(bob, "role", "viewer") == 200
+        assert await answered(bob, "role") == 200
+        assert await answered(bob, "passkey") == 202
+        assert await answered(bob, "passkey_removed") == 200
+    changed = await office.bench.events("tenant.user_changed")
+    assert len(changed) == 4
+    assert not [one for one in changed if "loosened" in one.detail]
+
+
+@pytest.mark.parametrize("first", [False, True])
+async def test_a_request_is_judged_by_one_reading_of_the_need(
+    short: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """It waits as it was described, or is done, whatever the next reading says."""
+    async with opened(short, clock, "uid") as (bench, http):
+        agent, other = await bench.agent("one"), await bench.agent("two")
+        await http.post("/agents/revoke", json={"agent_id": other.id, "reason": "r"})
+        readings = list[bool]()
+
+        async def reading(_: object) -> bool:
+            readings.append(first is not bool(readings))
+            return readings[-1]
+
+        monkeypatch.setattr(authority, "asks_factor", reading)
+        both = {"grant": ["read:calendar"], "ungrant": ["send:payment"]}
+        passed = {"to": other.id, "scopes": ["write:calendar"]}
+        for path, body in (
+            ("agents", NEW),
+            ("agents/scopes", {"agent_id": agent.id, **both}),
+            ("agents/delegates", {"agent_id": agent.id, **passed}),
+            ("agents/restore", {"agent_id": other.id}),
+        ):
+            readings.clear()
+            reply = await http.post(f"/{path}", json=body)
+            assert (reply.status_code == 202) is first, path
+            assert len(readings) == 1, path
+        assert "send:payment" not in bench.broker.registry.agent(agent.id).scopes
+        waiting = bench.broker.stepups.open(AgentId(""))
+        assert all(one.change and one.change.summary for one in waiting)
+
+
+@pytest.mark.parametrize("change", ["removed", "role"])
+async def test_the_first_request_may_end_the_last_approver(
+    office: Office, change: str
+) -> None:
+    """What needed a factor before that needs one after it."""
+    broker, users = office.broker, office.tenant.users
+    broker.reaching.kind = "embedded"
+    broker.settings = replace(broker.settings, changes=ChangeSettings(socket="factor"))
+    ann = users.add("ann@acme.test", approver=True).user
+    async with operators_http(office.bench) as http:
+        body = {"change": change, "user": ann.name, "sub": ann.sub, "roles": []}
+        reply = await http.post("/api/tenant/people", json=body)
+        assert reply.status_code == 200
+        users.remove(ann.name)
+        broker.reaching.people.has_approver = False
+        assert (await http.post("/api/agents", json=NEW)).status_code == 202

@@ -153,7 +153,7 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
         body = await body_of(request, asks.AgentRequest)
         name = visible(body.name, 60)
         wanted = Wanted(("agents",), "", f"a new agent, {name}")
-        if await authority.by_factor(operator_of(request)):
+        if by_factor := await authority.by_factor(operator_of(request)):
             new = new_agent(broker, body)  # what cannot be is refused at once
             check_scopes(broker, (*new.scopes, *new.serves))
             wanted = Wanted(
@@ -163,7 +163,9 @@ def _registering(broker: Broker, authority: Authority) -> list[Route]:
                 (f"name:{body.name}", *_template_of(body)),
                 details=_described(new),
             )
-        return await adding.settle(request, body, wanted, need=Need.OWN)
+        return await adding.settle(
+            request, body, wanted, need=Need.OWN, by_factor=by_factor
+        )
 
     async def do_renew(
         body: asks.NewSecretRequest, operator: Actor, _: object
@@ -298,7 +300,8 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         if (refusal := refuse_grant(request)) is not None:
             return refusal
         seat, taken = operator_of(request), None
-        if now - scopes and await authority.by_factor(seat):
+        by_factor = await authority.by_factor(seat)
+        if now - scopes and by_factor:
             actor = await authority.actor(seat, Need.REVOKE, agent.id)
             left = broker, agent.id, to.id, now & scopes, actor
             less = await change_delegates(*left, gives=False)
@@ -308,7 +311,7 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         verb = f"let {visible(to.name, 60)} act with {given} of"
         wanted = about_agent(agent, verb, to=to.id, scopes=sorted(scopes))
         wanted = replace(wanted, subjects=(*wanted.subjects, f"agent:{to.id}"))
-        answered = await changing.settle(request, body, wanted)
+        answered = await changing.settle(request, body, wanted, by_factor=by_factor)
         return answered if taken is None else with_taken(answered, taken)
 
     async def tree(request: Request) -> access.DelegationTree:
@@ -440,14 +443,16 @@ def _restoring(broker: Broker, authority: Authority) -> list[Route]:
         seat = operator_of(request)
         if not await authority.by_factor(seat):
             wanted = Wanted(("agents",), f"restore {visible(agent_id, 60)}", agent_id)
-            return await restoring.settle(request, body, wanted)
+            return await restoring.settle(request, body, wanted, by_factor=False)
         agent = await broker.look_up(lambda: broker.registry.agent(agent_id))
         wanted = about_agent(agent, "restore", until=body.until)
         if until is None and authority.is_elsewhere(seat):
             with suppress(RefusedError):
                 await check_own(broker, authority.named(seat), agent)
                 wanted = replace(wanted, kinds=())
-        return await restoring.settle(request, body, wanted, need=Need.OWN)
+        return await restoring.settle(
+            request, body, wanted, need=Need.OWN, by_factor=True
+        )
 
     restoring = Loosening(authority, calls.RESTORE, asks.RestoreRequest, do_restore)
     return [route(calls.RESTORE, restore)]

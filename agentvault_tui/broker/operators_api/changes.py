@@ -29,7 +29,7 @@ from agentvault_tui.broker.operators_api.wire import (
     route,
     turn_of,
 )
-from agentvault_tui.broker.riders import Rider, record_of
+from agentvault_tui.broker.riders import Rider, record_by_uid
 from agentvault_tui.broker.shapes import change_info
 from agentvault_tui.broker.shown_texts import shown_request
 from agentvault_tui.broker.usecases.change_basis import basis
@@ -114,6 +114,7 @@ class Loosening(Generic[BodyT, AnswerT]):
         exempt: bool = False,
         need: Need = Need.REVOKE,
         local: Need | None = None,
+        by_factor: bool | None = None,
     ) -> Response:
         """Answer a request that was read: carry it out, or hold it as a change.
 
@@ -124,6 +125,8 @@ class Loosening(Generic[BodyT, AnswerT]):
             exempt: whether the socket alone is enough under any setting.
             need: of a request that loosens nothing.
             local: of such a request at the socket, where that is another.
+            by_factor: `Authority.by_factor` as *wanted* was judged with it; None: it
+                is read here. It may change between two readings.
 
         Raises:
             ForbiddenError: their role is not enough.
@@ -143,20 +146,14 @@ class Loosening(Generic[BodyT, AnswerT]):
         except NotFoundError:
             await authority.actor(seat, Need.GIVE, about)  # who may not ask learns less
             raise
-        by_factor = await authority.by_factor(seat) and not (
-            exempt and not authority.is_elsewhere(seat)
-        )
+        if by_factor is None:
+            by_factor = await authority.by_factor(seat)
+        by_factor = by_factor and (not exempt or authority.is_elsewhere(seat))
         actor = await authority.actor(seat, Need.GIVE, about)
         if by_factor:
             return await self.hold(request, body, wanted, actor)
-        draft = record_of(
-            wanted.kinds,
-            wanted.summary,
-            wanted.texts,
-            wanted.reason,
-            proof="uid",
-            by=[{"sub": actor.id, "name": actor.name}],
-        )
+        described = wanted.kinds, wanted.summary, wanted.reason
+        draft = record_by_uid(actor, *described, *wanted.texts)
         request_body = _request_body(request, body, wanted)
         content = await carry(
             authority.broker, Rider(actor, draft), self.name, request_body

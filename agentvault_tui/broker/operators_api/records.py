@@ -132,7 +132,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
         seat, kinds = operator_of(request), _POLICY
         texts: list[ChangedText] = []
         summary, about = "the shipped policy decides again", "the shipped policy"
-        if await authority.by_factor(seat):
+        if by_factor := await authority.by_factor(seat):
             await authority.actor(seat, Need.GIVE, about)
             gone = check_gone(broker, body.gone)  # what cannot be is refused at once
             # A change that waits is for these, whatever is gone once it is approved.
@@ -143,7 +143,7 @@ def _policy_routes(broker: Broker, authority: Authority) -> list[Route]:
             texts = policy_changes(now, now._replace(**names))
             kinds = policy_kinds(texts) or _POLICY
         wanted = Wanted(kinds, summary, about, ("policy",), (*texts,))
-        return await resetting.settle(request, body, wanted)
+        return await resetting.settle(request, body, wanted, by_factor=by_factor)
 
     async def do_apply(
         body: asks.ApplyRequest, operator: Actor, how: How

@@ -77,16 +77,17 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         if (refusal := refuse_grant(request)) is not None:
             return refusal
         seat, taken = operator_of(request), None
-        if body.ungrant and await authority.by_factor(seat):
+        by_factor = await authority.by_factor(seat)
+        if body.ungrant and by_factor:
             # Removed rights end at once; the proof is for what is granted.
             actor = await authority.actor(seat, Need.REVOKE, agent.id)
-            gone = frozenset(body.ungrant)
-            ends = agent.id, frozenset[str](), gone, actor
+            ends = agent.id, frozenset[str](), frozenset(body.ungrant), actor
             changed = await timed_grants.grant(broker, *ends, seconds=None)
             taken = scopes_answer(broker, changed)
             agent = broker.registry.agent(agent.id)
             body = structs.replace(body, ungrant=())
-        answered = await changing.settle(request, body, _granting(agent, body))
+        wanted = _granting(agent, body)
+        answered = await changing.settle(request, body, wanted, by_factor=by_factor)
         return answered if taken is None else with_taken(answered, taken)
 
     changing = Loosening(authority, calls.SCOPES, asks.ScopesRequest, do_change)

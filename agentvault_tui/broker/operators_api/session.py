@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import timedelta
 
 from msgspec import UNSET, UnsetType
@@ -24,7 +25,7 @@ from agentvault_tui.broker.operators_api.wire import (
     operator_of,
     route,
 )
-from agentvault_tui.broker.riders import Rider, record_of, ride
+from agentvault_tui.broker.riders import Rider, record_by_uid, ride
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered, pages_at
 from agentvault_tui.broker.usecases.changes import Wanted
@@ -39,7 +40,7 @@ from agentvault_tui.model.event import (
     keys_changed,
     user_changed,
 )
-from agentvault_tui.model.role import Role
+from agentvault_tui.model.role import Role, role_of
 from agentvault_tui.operator_api import calls, shapes
 from agentvault_tui.operator_api import requests as asks
 from agentvault_tui.operator_api.sessions import DeskInfo, MeInfo, UserSessionInfo
@@ -143,21 +144,18 @@ def people_routes(
             actor = await authority.actor(operator, Need.PEOPLE, about)
         else:
             actor = authority.named(operator)
-        # Noted first: who removes the last approver ends nothing by it.
-        if body.change == "removed":
+        # Read first: the removal of the last approver does not end the need for one.
+        by_factor = await authority.by_factor(operator)
+        if not await _gives(broker, body):
             return await record(body, actor, None)
         summary = f"change a person of the tenant: {visible(about, 120)}"
-        if await authority.by_factor(operator):
+        if by_factor:
             details = {"change": body.change, "roles": list(body.roles)}
             wanted = Wanted(
                 *(("people",), summary, visible(body.user, 60), ()), details=details
             )
             return await changing.hold(request, body, wanted, actor)
-        by_list = broker.settings.approves_by_list
-        if not gives_rights(body.change, body.roles, by_list=by_list):
-            return await record(body, actor, None)
-        by = [{"sub": actor.id, "name": actor.name}]
-        loosened = record_of(("people",), summary, (), None, proof="uid", by=by)
+        loosened = record_by_uid(actor, ("people",), summary)
         with ride(Rider(actor, loosened)):
             return await record(body, actor, None)
 
@@ -210,6 +208,17 @@ def _check_embedded(broker: Broker, what: str) -> None:
     if broker.reaching.kind != "embedded":
         kept_by = f"{what} are kept by the tenant {broker.reaching.tenant.issuer}"
         raise ConflictError(kept_by, "manage them there")
+
+
+async def _gives(broker: Broker, body: asks.PeopleRequest) -> bool:
+    """Check whether a change of people may give rights: taking them needs no factor."""
+    held, api = None, broker.reaching.access.management
+    if body.change == "role" and body.sub and api is not None:
+        with suppress(TenantError):  # Unknown makes an answer stricter.
+            listed = [r for r in Role if await roles.held(api, r.value, body.sub)]
+            held = role_of(listed)
+    by_list = broker.settings.approves_by_list
+    return gives_rights(body.change, body.roles, held, by_list=by_list)
 
 
 async def _is_bound(broker: Broker) -> bool:

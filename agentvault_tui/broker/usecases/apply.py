@@ -27,6 +27,7 @@ from agentvault_tui.broker.usecases.apply_entries import (
     described,
     filled,
 )
+from agentvault_tui.broker.usecases.change_basis import changes_about
 from agentvault_tui.broker.usecases.delegate import delegates_draft, undelegate
 from agentvault_tui.broker.usecases.ending import InForce
 from agentvault_tui.broker.usecases.naming import changed_places
@@ -488,16 +489,21 @@ def _gone(registry: Registry, left: Iterable[str]) -> tuple[Agent, ...]:
 async def _just_revoked(
     broker: Broker, left: Iterable[str], prune: int | UnsetType
 ) -> tuple[Agent, ...]:
-    """Return the agents of *left* that the person who revoked them may restore alone.
+    """Return the revoked agents of *left* that could return without a new decision.
 
-    The files end them for good, and that is another decision: it is recorded once.
+    The person who revoked one may restore it alone for a time, at any broker, and a
+    change may wait that restores it. The files end them for good, and that is another
+    decision: it is recorded once, and cancels such a change.
     """
     if prune is UNSET:
         return ()
     revoked = list[Agent]()
+    # By the wall clock, which the brokers of a team share; twice, as clocks differ.
+    since = broker.clock.now() - 2 * OWN
     for one in filter(None, map(broker.registry.find_agent, left)):
-        recent = broker.registry.lifetimes.revoked_within(one.id, OWN.total_seconds())
-        if one.status is AgentStatus.REVOKED and recent:
+        if one.status is not AgentStatus.REVOKED or one.revoked_at is None:
+            continue
+        if one.revoked_at >= since or changes_about(broker, one.id):
             query = EventQuery(type=EventType.AGENT_REVOKED, agent=one.id, limit=1)
             events = (await broker.ledger.events(query)).events
             if not events or events[0].reason not in {GONE, TEMPLATE_REVOKED}:

@@ -32,12 +32,13 @@ from agentvault_tui.model import (
     StepUpStatus,
 )
 from agentvault_tui.model.claims import GROUPS
+from agentvault_tui.model.event import PERSON_CHANGES
 from agentvault_tui.text import visible
 from agentvault_tui.vault import Identity
 from agentvault_tui.vault.identity import is_listed, verified_email
 from agentvault_tui.web.public import LocalSite
 
-CUTTING: Final = frozenset({"removed", "role", "password", "factor", "passkey"})
+CUTTING: Final = frozenset(PERSON_CHANGES) - {"added"}
 """Changes of a person that void the person's approvals."""
 
 

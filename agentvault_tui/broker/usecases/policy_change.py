@@ -283,12 +283,14 @@ def switch_policy(broker: Broker, policy: Policy) -> None:
 async def follow_policy(broker: Broker, value: str) -> None:
     """Put in effect here the policy that another broker recorded.
 
+    The record of it and the policy itself change in one turn of the event loop.
+
     Args:
         broker: the broker.
         value: version and texts, as `copy_of` writes them.
     """
     version, texts = read_kept(value)
-    broker.deciding.state.recorded = version
+    policy: Policy | None = None
     if texts != broker.deciding.policy.texts:
         if texts.digest() != await _named(broker.ledger, started=False):
             broker.ledger.distrust("has a policy in force that no event names")
@@ -300,9 +302,12 @@ async def follow_policy(broker: Broker, value: str) -> None:
             why = error.diagnosis()
             broker.ledger.distrust(f"names a policy that is none here: {why}")
             return
+    broker.deciding.state.recorded = version
+    broker.recording.meta[POLICY] = value
+    broker.team.put_policy(texts)
+    if policy is not None:
         switch_policy(broker, policy)
         broker.health.changed()
-    broker.team.put_policy(texts)
 
 
 async def _put_in_force(broker: Broker, policy: Policy, actor: Actor) -> None:

@@ -257,15 +257,16 @@ def _compare(name: str, wanted: Mapping[str, object], row: Json) -> None:
 class RoleKind(ObjectKind):
     """The rights of people, by name (``/roles``)."""
 
-    async def held(self, api: TenantApi, role_id: str) -> bool:
-        """Check whether anybody has the role."""
+    async def held(self, api: TenantApi, role_id: str, sub: str = "") -> bool:
+        """Check whether anybody has the role, or the person with that subject."""
         rows = api.by_page(
             path("roles", role_id, "users"),
             "users",
             purpose=Purpose("list a role's users", "read:users"),
         )
-        async for _ in rows:
-            return True
+        async for row in rows:
+            if not sub or row.get("user_id") == sub:
+                return True
         return False
 
 

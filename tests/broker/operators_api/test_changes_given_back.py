@@ -8,10 +8,14 @@ import pytest
 from support.bench import OPERATOR, Bench
 from support.elsewhere import Stand
 from support.loosenings import approve, opened, signed_in, waits
+from support.manual_clock import ManualClock
 
+from agentvault_tui.broker.usecases.apply import GONE, apply_files
+from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.errors import ConflictError
-from agentvault_tui.model import Agent
+from agentvault_tui.model import Actor, Agent
 from agentvault_tui.operator_api.advice import AdviceEvidence, AdviceInfo, AdvisedChange
+from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
 from agentvault_tui.vault import Secret
 from agentvault_tui.watch.watch import LedgerWatch
 
@@ -146,3 +150,46 @@ async def test_an_operator_restores_no_agent_that_files_have_pruned_since(
     assert (back.status_code, back.json().get("needed_role")) == (403, "approver")
     again = await approver.post("/api/files", **{**none, "prune": 0})
     assert again.json().get("changes", []) == []
+
+
+async def test_a_prune_cancels_a_restore_that_waits(
+    stand: Stand, clock: ManualClock
+) -> None:
+    """However long ago the agent was revoked: its approver did not see the files."""
+    approver = await signed_in(stand, "approver")
+    entry = {"owner": "olga", "scopes": ["read:email"]}
+    team = {"agents": {"payer": entry}, "places": {"/team.toml": ["payer"]}}
+    change = await waits(await approver.post("/api/files", **team))
+    assert (await approve(stand, approver, change))["status"] == "applied"
+    (agent,) = stand.bench.broker.registry.agents_named("payer")
+    await approver.post("/api/agents/revoke", agent_id=agent.id, reason="r")
+    clock.advance(3600)
+    approver = await signed_in(stand, "approver")
+    change = await waits(await approver.post("/api/agents/restore", agent_id=agent.id))
+    none = {"agents": {}, "places": {"/team.toml": []}, "prune": 0}
+    assert (await approver.post("/api/files", **none)).status_code == 200
+    now = (await approver.get(f"/api/changes/{change['id']}")).json()
+    assert now["status"] == "cancelled"
+    reasons = [one.reason for one in await stand.bench.events("agent.revoked")]
+    assert reasons == ["r", GONE]
+
+
+async def test_a_prune_is_recorded_by_a_broker_that_has_started_since(
+    bench: Bench,
+) -> None:
+    """The one where the agent was revoked lets that person restore it still."""
+    entry = AgentEntry(owner="olga", scopes=("read:email",))
+
+    async def apply(on: Bench, files: FilesRequest) -> None:
+        async def who(_: object) -> Actor:
+            return OPERATOR
+
+        await apply_files(on.broker, files, who)
+
+    await apply(bench, FilesRequest(agents={"payer": entry}))
+    (agent,) = bench.broker.registry.agents_named("payer")
+    await revoke_agent(bench.broker, agent.id, "r", OPERATOR)
+    async with bench.restarted() as later:
+        await apply(later, FilesRequest(agents={}, prune=0))
+        events = await later.events("agent.revoked")
+        assert [one.reason for one in events] == ["r", GONE]
