@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -200,9 +200,9 @@ class _Tree:
     def __init__(self) -> None:
         self._roots: dict[str, _Node] = {}
 
-    def roots(self, method: str) -> list[_Node]:
-        """Return where the routes of a method begin, and those of any method."""
-        return [self._roots[one] for one in {method, "*"} if one in self._roots]
+    def roots(self, *methods: str) -> list[_Node]:
+        """Return where the routes of these methods begin, and those of any method."""
+        return [self._roots[one] for one in {*methods, "*"} if one in self._roots]
 
     def add(self, place: int, route: ServiceRoute, own: Iterable[_Segment]) -> None:
         """Add a route under *own*, its segments without the rest that it captures."""
@@ -243,7 +243,12 @@ class EarlierRoutes:
 
 
 class RouteIndex:
-    """Routes by method and literal segments, so that few are compared with a path."""
+    """Routes by method and literal segments, so that few are compared with a path.
+
+    A route of ``GET`` is one of ``HEAD`` too, because frameworks run the same handler
+    (RFC 9110 section 9.3.2). A route of ``HEAD`` alone comes before those of ``GET``
+    that match all that it does.
+    """
 
     def __init__(self, routes: Sequence[ServiceRoute]) -> None:
         """Index *routes*, whose order counts."""
@@ -251,9 +256,17 @@ class RouteIndex:
         texts = [text for route in routes for text, _ in route.segments]
         self._longest = max((len(fold(text)) for text in texts), default=0)
         self._tree = _Tree()
+        self._heads: dict[int, int] = {}
+        """Of a route of ``HEAD`` alone, the place that it comes before."""
+        gets = EarlierRoutes()
         for place, route in enumerate(routes):
             own = route.segments[: core_length(route.segments) - route.rest]
             self._tree.add(place, route, ((fold(text), name) for text, name in own))
+            if route.method == "GET":
+                gets.add(place, replace(route, method="HEAD"))
+            elif route.method == "HEAD":
+                before = gets.covering(route)
+                self._heads[place] = place if before is None else before
 
     def candidates(self, method: str, folded: tuple[str, ...]) -> list[ServiceRoute]:
         """Return every route that a path matches in any spelling, in their order.
@@ -265,7 +278,7 @@ class RouteIndex:
         Returns:
             those, and some that it does not match.
         """
-        nodes = self._tree.roots(method)
+        nodes = self._tree.roots(method, *(["GET"] if method == "HEAD" else []))
         matches = {place for one in nodes for place in one.rests}
         for segment in folded:
             names = self._names(segment)
@@ -278,7 +291,10 @@ class RouteIndex:
             if not nodes:
                 break  # an agent chooses how many segments follow
         matches.update(place for one in nodes for place in one.ends)
-        return [self._routes[place] for place in sorted(matches)]
+        return [self._routes[place] for place in sorted(matches, key=self._order)]
+
+    def _order(self, place: int) -> tuple[int, bool, int]:
+        return self._heads.get(place, place), place not in self._heads, place
 
     def _names(self, segment: str) -> list[str]:
         """Return the literals that a segment reads like: itself, or before a dot."""

@@ -162,6 +162,51 @@ def test_methods_have_one_spelling(parse: Parse, method: str) -> None:
     assert found(parse(STRIPE), method, "/v1/transfers/a") is None
 
 
+def routes_of(*routes: str) -> str:
+    """Return a file with these routes, each ``METHOD PATH SCOPE``."""
+    keys = ("method", "path", "scope")
+    tables = (zip(keys, one.split(), strict=True) for one in routes)
+    return "".join(
+        "[[routes]]\n" + "".join(f'{key} = "{value}"\n' for key, value in table)
+        for table in tables
+    )
+
+
+ACTS = "GET /unsubscribe/{id} delete:contacts"
+WIDE = "GET /{rest*} read:contacts"
+
+
+@pytest.mark.parametrize(
+    ("routes", "scope"),
+    [
+        ((ACTS, "* /{rest*} read:contacts"), "delete:contacts"),
+        ((ACTS, "HEAD /{rest*} read:contacts"), "delete:contacts"),
+        ((ACTS,), "delete:contacts"),
+        ((WIDE, "HEAD /unsubscribe/{id} delete:contacts"), "delete:contacts"),
+        ((ACTS, "HEAD /unsubscribe/{person} read:email"), "read:email"),
+        (("* /unsubscribe/{id} read:email",), "read:email"),
+        (("POST /unsubscribe/{id} delete:contacts",), "read:files"),
+        (("GET /other delete:contacts",), "read:files"),
+    ],
+)
+def test_a_head_request_is_of_the_route_of_get(
+    parse: Parse, routes: tuple[str, ...], scope: str
+) -> None:
+    """Frameworks run the handler of GET (RFC 9110 section 9.3.2), so a wide route or
+    the unmatched scope takes none of its HEAD requests."""
+    service = parse('unmatched = "read:files"\n' + routes_of(*routes))
+    one = found(service, "HEAD", "/unsubscribe/b")
+    assert one is not None
+    assert one.scope == scope
+
+
+def test_a_route_of_head_matches_no_get(parse: Parse) -> None:
+    """A route that names HEAD is for HEAD alone."""
+    service = parse(routes_of("HEAD /a read:email", "GET /a read:files"))
+    scopes = [found(service, method, "/a") for method in ("HEAD", "GET", "OPTIONS")]
+    assert [one and one.scope for one in scopes] == ["read:email", "read:files", None]
+
+
 def test_an_empty_segment_is_no_value(parse: Parse) -> None:
     """A template's segment is never empty; the rest of a path may be."""
     service = parse(
