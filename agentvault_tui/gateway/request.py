@@ -255,7 +255,7 @@ def read_head(
         UnreadableRequestError: the request is ambiguous, has no route
             (``no_route``), or holds a part that the route does not take.
     """
-    target = parse_target(raw_target)
+    target = parse_target(raw_target, marks=service.escaped_marks)
     route_match = match(service, method, target)
     if route_match is None:
         path = visible(target.encoded_path, 200)

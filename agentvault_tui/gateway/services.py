@@ -173,9 +173,11 @@ class Service:
     index: RouteIndex
     """The routes by method and path."""
     method_override: bool = True
+    """Whether it may take another method from a query or body (``_method``)."""
     idempotency_keys: Literal["shared", "per_agent"] = "shared"
     """Whether keys leave as agents state them, or as keys of each agent's own."""
-    """Whether it may take another method from a query or body (``_method``)."""
+    escaped_marks: bool = False
+    """Whether it reads ``%3F`` and ``%23`` of a path as a part of a name."""
     same_as: tuple[str, ...] = SAME_AS
     """Suffixes that name no other resource; see `same_as.parse_same_as`."""
     listed: frozenset[str] = frozenset()
@@ -207,6 +209,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ca_file: str = ""
     method_override: bool = True
     idempotency_keys: Literal["shared", "per_agent"] = "shared"
+    escaped_marks: bool = False
     same_as: tuple[str, ...] = SAME_AS
     headers: list[str] = []
     drains_bodies: bool = False
@@ -266,6 +269,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         index=RouteIndex(routes),
         method_override=table.method_override,
         idempotency_keys=table.idempotency_keys,
+        escaped_marks=table.escaped_marks,
         same_as=parse_same_as(table.same_as),
         listed=defaults.headers,
         drains_bodies=defaults.drains_bodies,

@@ -85,11 +85,14 @@ class Target:
         return Counter(one for name, _ in self.query for one in readings(name))
 
 
-def parse_target(raw: bytes) -> Target:
+def parse_target(raw: bytes, *, marks: bool = True) -> Target:
     r"""Parse path and query of a request.
 
     Args:
         raw: the origin-form of the request target, from the path's first slash on.
+        marks: whether the path may escape ``?`` and ``#``. A proxy that decodes the
+            path before it sends it on (nginx's ``$uri``, Apache's mod_rewrite before
+            2.4.60) makes a query or fragment of what follows.
 
     Returns:
         the target.
@@ -105,6 +108,11 @@ def parse_target(raw: bytes) -> Target:
         raise _too_long()
     raw_path, _, raw_query = raw.partition(b"?")
     target = Target(_segments(raw_path), tuple(_pairs(raw_query)))
+    if not marks and ("?" in target.path or "#" in target.path):
+        raise _bad_path(
+            "the path escapes ? or #, which a proxy may decode; if the service reads"
+            " them as a part of a name, its file may say escaped_marks = true"
+        )
     if len(target.encoded) > LONGEST:
         raise _too_long()
     if pair := alike_fields(dict.fromkeys(name for name, _ in target.query)):

@@ -45,8 +45,8 @@ _METHOD: Final = re.compile(r"[A-Z]+(?:-[A-Z]+)*|\*")
 _CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)(\*?)\}")
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLAIN_SEGMENT: Final = re.compile(r"[a-z0-9._~-]*")
+_TAIL: Final = re.compile("[;?#].*", re.DOTALL)
 _MOST_DECODING: Final = 4
-"""Bytes of a readable body, where its route does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +159,9 @@ class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 def fold(segment: str) -> str:
     """Return how a decoded segment reads to a program that is lenient about it.
 
-    Case, compatibility forms (NFKC), further escapes, path parameters and outer space
-    are gone. Only ever compared, to refuse: no request is taken for another one.
+    Case, compatibility forms (NFKC), further escapes, path parameters, what looks like
+    a query or fragment, and outer space are gone. Only ever compared, to refuse: no
+    request is taken for another one.
     """
     if _PLAIN_SEGMENT.fullmatch(segment):
         return segment
@@ -169,7 +170,7 @@ def fold(segment: str) -> str:
         if decoded == segment:
             break
         segment = decoded
-    return fold_case(segment).partition(";")[0].strip()
+    return _TAIL.sub("", fold_case(segment)).strip()
 
 
 def core_length(segments: tuple[Any, ...]) -> int:

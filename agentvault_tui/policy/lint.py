@@ -247,7 +247,8 @@ def _misspelt_pattern(
     )
     if vocabulary == "resource":
         # What a wildcard stands for cannot make up for the rest.
-        plain = [shown.replace("*", stands) for stands in ("x", "1")]
+        ways = ("x", "1", "https://x/x")
+        plain = [shown.replace("*", stands) for stands in ways]
         if all(canonical(text) != text for text in plain):
             yield f'no resource is ever like "{visible(shown, 60)}"'
     elif vocabulary in _CODES:

@@ -56,6 +56,8 @@ _SLASHES: Final = re.compile("/+")
 _PATH_PARAMETERS: Final = re.compile(";[^/]*")
 """RFC 3986 section 3.3: a proxy may write ``%3B`` as ``;``, and the server behind it
 may ignore the rest, as servlet containers do."""
+_QUERIED: Final = re.compile(r"(?:https?|wss?|ftp):")
+"""Beginnings of a URL whose query is a part of its fold, in which ``//`` is ``/``."""
 _SEPARATORS: Final = re.compile("([/:])")
 _OWN_FOLD: Final = re.compile(r"[a-z][a-z0-9+-]*:[a-z0-9_~-]+(?:/[a-z0-9_~-]+)*")
 """Resources that are their own fold, as most are, unless they have an `_ODD_NUMBER`."""
@@ -120,8 +122,9 @@ def canonical(text: str) -> str | None:
         The form, or nothing for a resource that programs may read in several ways: more
         than 8,448 characters, or 512 if not all are ASCII; control, invisible and
         unassigned ones, space other than single blanks inside, backslashes, a ``%``,
-        empty, ``.`` and ``..`` segments; in a URL also a fragment (RFC 8707 section 2),
-        an empty query, an account, a port that goes without saying (RFC 3986 section
+        empty, ``.`` and ``..`` segments, a fragment (RFC 8707 section 2), an empty
+        query, one of a name that is no URL, because a program may make a URL of it; in
+        a URL also an account, a port that goes without saying (RFC 3986 section
         6.2.3), a host that has other spellings, and fewer or more than two slashes
         before the host; and in a UUID hyphens at other places than RFC 9562 has them.
     """
@@ -141,10 +144,10 @@ def canonical(text: str) -> str | None:
     if match := _AUTHORITY.match(text):
         start, authority = match.end(), match.group(2).lower()
         text = text[: match.start(2)] + authority + text[start:]
-        if "#" in text or text.endswith("?"):
-            return None
         if not _is_plain_authority(match.group(1), authority):
             return None
+    if "#" in text or text.endswith("?") or ("?" in text and not start):
+        return None
     return text if _is_plain(text, start) else None
 
 
@@ -171,14 +174,14 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
     """Return the fold of a resource: everything that programs may ignore is removed.
 
     Case, escapes, look-alike and hidden characters, blanks, the missing ``s`` of
-    ``http`` and ``ws``, repeated slashes, dot
-    segments, a slash at the end, path parameters, and a dot or one of *same_as* at the
-    end of a segment are folded. A UUID has four hyphens, as in RFC 9562, and no braces
-    or ``urn:uuid:``. A segment that is a whole number is written in plain digits:
-    ``042``, ``+42``, ``42.0``, ``420e-1``, ``4_2`` and ``0x2a`` are ``42``; one above
-    2^53 is rounded to a double. The fold of a fold is itself. Two resources with
-    the same fold may be the same to a resource server. The fold can make an answer
-    stricter, never milder.
+    ``http`` and ``ws``, repeated slashes, dot segments, a slash at the end, path
+    parameters, a fragment, a query except that of a web URL, and a dot or one of
+    *same_as* at the end of a segment are folded. A UUID has four hyphens, as in RFC
+    9562, and no braces or ``urn:uuid:``. A segment that is a whole number is written in
+    plain digits: ``042``, ``+42``, ``42.0``, ``420e-1``, ``4_2`` and ``0x2a`` are
+    ``42``; one above 2^53 is rounded to a double. The fold of a fold is itself. Two
+    resources with the same fold may be the same to a resource server. The fold can make
+    an answer stricter, never milder.
 
     Args:
         text: the resource.
@@ -196,7 +199,7 @@ def reads_like(text: str, same_as: tuple[str, ...] = ()) -> str:
 
 def _fold_once(text: str, same_as: tuple[str, ...]) -> str:
     for _ in range(_MOST_PASSES):
-        before, text = text, _PATH_PARAMETERS.sub("", _plain_text(text))
+        before, text = text, _PATH_PARAMETERS.sub("", _without_tail(_plain_text(text)))
         text = _secure(_without_dots(text))
         text = _without_endings(text.replace(":/", ":").strip("/"), same_as)
         text = _with_plain_numbers(text)
@@ -249,6 +252,12 @@ def _part_reads_like(
 def _secure(text: str) -> str:
     insecure = _INSECURE.match(text)
     return f"{insecure[1]}s{text[insecure.end(1) :]}" if insecure else text
+
+
+def _without_tail(text: str) -> str:
+    """Leave out a fragment, and a query that is empty or that of no web URL."""
+    text = text.partition("#")[0]
+    return text.rstrip("?") if _QUERIED.match(text) else text.partition("?")[0]
 
 
 def _plain_text(text: str) -> str:

@@ -65,6 +65,24 @@ def test_each_part_that_leaves_is_under_the_digest(
     assert plain.described("s", 1) != other.described("s", 1)
 
 
+@pytest.mark.parametrize(
+    "path", ["/pay/a%3F", "/pay/a%23", "/pay/a%3fx=1", "/%23/pay/a", "/pay%23x/a"]
+)
+def test_a_path_with_an_escaped_mark_is_sent_only_where_the_file_says_so(
+    parse: Parse, path: str
+) -> None:
+    """A proxy that decodes it makes a query or fragment of the rest of the path."""
+    wide = '[[routes]]\nmethod = "POST"\npath = "/{rest*}"\nscope = "read:files"\n'
+    for file in (ROUTE, ROUTE + wide):
+        with pytest.raises(UnreadableRequestError) as refused:
+            read_request(parse(file), "POST", path, JSON, body=b'{"amount": 5}')
+        assert refused.value.code == "bad_path"
+    service = parse("escaped_marks = true\n" + ROUTE)
+    if path.startswith("/pay/"):
+        request, _ = read_request(service, "POST", path, JSON, body=b'{"amount": 5}')
+        assert request.head.target.encoded_path == path.replace("f", "F")
+
+
 def test_record_and_request_name_what_is_sent(parse: Parse) -> None:
     """The row, the step-up and the wire have the same path, query and headers."""
     request, _ = read_request(

@@ -74,6 +74,8 @@ def test_unmatched_requests_are_denied_or_of_one_scope(parse: Parse) -> None:
         "/v1/transfer%EF%BD%93/a",
         "/v1/transfers%3Bv=1/a",
         "/v1/transfers%253B/a",
+        "/v1/transfers%3Fx=1/a",
+        "/v1/transfers%2523/a",
     ],
 )
 def test_another_spelling_of_a_route_is_no_milder_request(

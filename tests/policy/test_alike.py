@@ -73,7 +73,10 @@ def spellings(draw: st.DrawFn) -> tuple[str, str]:
                 told[index] = f"%{ord(told[index]):02X}"
     ending = draw(
         st.sampled_from(
-            ["", "/", ".", ".git", ".JSON", ".git.", ".xml.json", ";v=1", ".git;a.b/"]
+            [
+                *("", "/", ".", ".git", ".JSON", ".git.", ".xml.json", ";v=1"),
+                *(".git;a.b/", "?", "#", "?v=1", ".git#a/b"),
+            ]
         )
     )
     return resource, "".join(told) + ending

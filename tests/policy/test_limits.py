@@ -269,6 +269,8 @@ def test_a_limit_is_for_its_agents_and_scopes_alone(agent: Agent) -> None:
         (None, Outcome.ALLOWED),
         ("acct_1%20", Outcome.ESCALATED),
         ("acct_1\u200b", Outcome.ESCALATED),
+        ("acct_1?", Outcome.ESCALATED),
+        ("acct_1#a", Outcome.ESCALATED),
     ],
 )
 def test_a_limit_by_resource_leaves_an_unclear_one_to_a_person(

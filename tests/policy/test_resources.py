@@ -91,6 +91,27 @@ def test_a_url_without_its_two_slashes_and_host_has_no_form(text: str) -> None:
     assert canonical(text) is None
 
 
+@pytest.mark.parametrize("name", ["rec:42", "file:/a/b", "fs:/srv/", "docs", "a:b/c"])
+@given(mark=st.sampled_from("?#"), rest=st.text("?#x=1/:.", max_size=8))
+def test_a_mark_of_a_url_in_a_name_has_no_form_and_is_folded(
+    name: str, mark: str, rest: str
+) -> None:
+    """A program that makes a URL of ``rec:42?x`` or ``rec:42#x`` reads ``rec:42``."""
+    assert canonical(f"{name}{mark}{rest}") is None
+    assert reads_like(f"{name}{mark}{rest}") == reads_like(name)
+    escaped = f"%{ord(mark):02X}"
+    assert reads_like(f"{name}{escaped}{rest}") == reads_like(name)
+
+
+def test_the_query_of_a_web_url_is_in_its_fold() -> None:
+    """Two pages that differ by their query are two; a fragment names the same page."""
+    page = "https://a.example/x?id=1"
+    assert canonical(page) == page
+    assert reads_like(page) != reads_like("https://a.example/x?id=2")
+    assert reads_like(f"{page}#top") == reads_like(reads_like(page)) == reads_like(page)
+    assert reads_like("https://a.example/x?") == reads_like("https://a.example/x")
+
+
 @given(
     st.sampled_from(["http", "HTTPS", "ws", "wss", "ftp"]),
     st.text("/:@", max_size=4),

@@ -18,6 +18,7 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
         "9af6a9543b8fd73d255e014db99812098126ff4d17f0b95f9b867f6e83155189",
         "4ae39a74bb35e6ec38fb74c641ecd1733ddacd65c8a9310ba7a89f3897d522c9",
         "05f291302a5d829c19be55214bc012efb5c2678864855612d4be7dd0098c0bb2",
+        "e4f450d37c9223a8d5f517a8e5256f4bf221fa013346772de48540a558ead92e",
     ),
     "github-git": (
         "4174d2be83ca52e4ed662f831c62ba6e771febf95680f73a43e8d2e4fedc4958",
@@ -33,6 +34,7 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
     "google-calendar": (
         "b181eb2e3e2b0cd50ea4095c908cccc5a1ecf95836e2cb0110d53769f21068d4",
         "e4a5246dec0011d5949105e907c46e44a4aec73e00c9b755caea04f186f0046c",
+        "2ded0034d5c58022340a21cdeebabc653a63e7c1c03727c87c2c1f7b2b1e2739",
     ),
     "slack": (
         "4b02ba33d0843790eb0bf8ee470007c2a9bab58f26e3345d6f450927cc966797",
