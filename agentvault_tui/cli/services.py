@@ -64,7 +64,7 @@ def list_services(session: CliSession) -> None:
             out.cell(one.name, "strong"),
             out.cell(one.origin),
             out.cell(one.credential.kind),
-            out.cell(len(one.routes)),
+            out.cell(sum(not each.when for each in one.routes)),
             out.word(one.health),
             short_time(one.last_used_at),
         ]
@@ -123,9 +123,9 @@ def _print_routes(out: Output, service: ServiceInfo) -> None:
     rows = [
         [
             out.cell(one.method),
-            out.cell(one.path),
+            out.cell(f"{one.path} if {one.when}" if one.when else one.path),
             out.cell(one.scope, "strong"),
-            out.cell(one.resource or f"{service.name}:PATH"),
+            out.cell(", ".join((one.resource or f"{service.name}:PATH", *one.also))),
             out.cell(_parameters(one)),
         ]
         for one in service.routes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 from agentvault_tui.broker.answers import Denied, Escalated
@@ -245,19 +245,20 @@ class Admission:
         request = self._request(agent, call.action, call.detail)._replace(
             source=source,
             chain=token.chain,
+            others=call.others,
             # A fetched approval was counted when it was given out.
             exempt=token.kind is TokenKind.ELEVATED,
         )
         grant = broker.registry.unless_revoked(agent.id)
         if why := refused(broker, agent):
             raise await self._calls.denied(request, unauthorized(*why))
-        scope, resource = call.action.action, call.action.resource or ""
-        if token.resource not in {None, call.audience} and not is_below(
-            resource, token.resource or ""
+        scope, actions = call.action.action, (call.action, *call.others)
+        if token.resource not in {None, call.audience} and not all(
+            is_below(one.resource or "", token.resource or "") for one in actions
         ):
             text = "this token was issued for another resource"
             raise await self._calls.denied(request, unauthorized("invalid_token", text))
-        if (refusal := self._beyond(token, call.action)) is not None:
+        if (refusal := self._beyond(token, actions)) is not None:
             raise await self._calls.denied(request, refusal)
         verdict = await decide(broker, request)
         lacking = token.kind is TokenKind.STANDARD and scope not in token.scope.split()
@@ -288,17 +289,21 @@ class Admission:
             return await self._held(call, permit)
         return permit._replace(spends=token) if token.single_use else permit
 
-    def _beyond(self, token: Token, action: Action) -> CallRefusedError | None:
-        """Return the refusal of an action that is not within the one a token states.
+    def _beyond(
+        self, token: Token, actions: Sequence[Action]
+    ) -> CallRefusedError | None:
+        """Return the refusal of actions that are not within the one a token states.
 
         The resource and parameters that a standard token was requested with limit its
         bearer (RFC 9396 section 7.1). Calls under a scope that it lacks are decided as
         those of a narrowed token, and an elevated token opens its exact action alone.
         """
-        own, lacking = not token.chain, action.action not in token.scope.split()
+        scope = actions[0].action
+        own, lacking = not token.chain, scope not in token.scope.split()
         if own and (token.kind is TokenKind.ELEVATED or lacking):
             return None
-        if (beyond := self._wider(token, action)) is None:
+        beyond = next(filter(None, (self._wider(token, one) for one in actions)), None)
+        if beyond is None:
             return None
         code, which = "wider_than_parent", "the token that was passed on"
         if own:

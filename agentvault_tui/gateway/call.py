@@ -70,6 +70,8 @@ class Call:
     """The permitted audience of a token instead of the action's resource (RFC 8707)."""
     unsaid: tuple[str, ...] = ()
     """Parts of the request that no parameter of its action states."""
+    others: tuple[Action, ...] = ()
+    """The same action on further resources; see `Request.others`."""
     meant: object = None
     """The route or the rule of a tool that the call is of."""
     bound: NamedDocuments | None = None

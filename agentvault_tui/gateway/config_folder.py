@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from agentvault_tui.authorities import named_files, read_source, split_source
 from agentvault_tui.broker.policy_files import NAME, NAME_FORM, read_text
@@ -16,6 +16,9 @@ from agentvault_tui.home import Home, file_stamp
 from agentvault_tui.model import sha256_hex
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
+
+DENY: Final = "deny"
+"""In the place of a scope: such requests are refused."""
 
 
 class _Digested(Protocol):

@@ -306,7 +306,6 @@ class Forwarder:
         self, head: RequestHead, wanted: _AgentRequest
     ) -> tuple[Call, _Parsed]:
         """Read the body of a request, and build its call."""
-        service, route_match = head.service, head.match
         incoming, caller, body, detail = wanted
         try:
             raw = b""
@@ -324,7 +323,8 @@ class Forwarder:
             await self._refuse(wanted, unreadable(error), head.about)
         except CallRefusedError as refusal:
             await self._refuse(wanted, refusal, head.about)
-        content = reading.content
+        head = head.read_as(reading.case)
+        content, route = reading.content, head.match.route
         request = ServiceRequest.of(head, content, user)
         detail.update(request.detail())
         if content.encoded is not None:
@@ -332,14 +332,15 @@ class Forwarder:
             detail["body_bytes"] = len(content.encoded)
         ours = {name: value for name, value in incoming.headers if name in _OURS}
         parsed = _Parsed(request, body, incoming.own, incoming.leads_away)
-        route = route_match.route
+        action, *others = head.actions(reading)
         call = Call(
             caller=caller,
-            service=service.name,
+            service=head.service.name,
             route=f"{route.method} {route.path}" if route else "*",
             method=incoming.method,
             path=head.target.encoded_path,
-            action=head.action(reading.parameters),
+            action=action,
+            others=tuple(others),
             detail=detail,
             read=lambda: self._shown(parsed, detail),
             describe=lambda _: request.described(
@@ -348,15 +349,15 @@ class Forwarder:
                 call.bound.references if call.bound else (),
             ),
             gone=incoming.gone,
-            in_force=lambda: self._services.has(service),
+            in_force=lambda: self._services.has(head.service),
             wait=preference(ours.get(b"prefer")),
             retry=_text(ours.get(b"agentvault-request")),
-            audience=self._admission.audience(caller, f"/gw/{service.name}"),
-            unsaid=(*unstated(route_match), *reading.unsaid) if elevated else (),
-            meant=route_match.route,
+            audience=self._admission.audience(caller, f"/gw/{head.service.name}"),
+            unsaid=(*unstated(head.match), *reading.unsaid) if elevated else (),
+            meant=route,
         )
         try:
-            if route_match.route is not None and route_match.route.binds:
+            if route is not None and route.binds:
                 call.bound = self._referents.of(call, request, reading.bound_ids)
         except UnreadableRequestError as error:
             await self._refuse(wanted, unreadable(error), head.about)

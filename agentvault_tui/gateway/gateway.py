@@ -217,7 +217,7 @@ class Gateway:
                     # In a thread: hundreds of routes take longer than a call may wait.
                     await asyncio.to_thread(folder.reload)
             self.broker.deciding.same_as.put(
-                (beginnings_of(one.name, (r.resource for r in one.routes)), one.same_as)
+                (beginnings_of(one.name, one.resources), one.same_as)
                 for one in self.services
             )
 

@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -50,7 +51,7 @@ from agentvault_tui.gateway.services import Service, ServiceHealth, Services
 from agentvault_tui.gateway.team_calls import TeamCalls
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.ledger import EventQuery, Meta
-from agentvault_tui.model import Actor, Agent, Draft, EventType
+from agentvault_tui.model import Actor, Agent, Draft, EventType, Outcome
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.gateway import (
     CallInfo,
@@ -230,15 +231,17 @@ async def _tried(
         return TryInfo(route=None, error=error.error, description=str(error))
     if reading is None:
         return TryInfo(route=None, error="body_too_large", description="")
-    route_match, action = head.match, head.action(reading.parameters)
+    head = head.read_as(reading.case)
+    route_match, (action, *_) = head.match, (actions := head.actions(reading))
+    decisions = [explained(gateway.broker, agent, one) for one in actions]
     return TryInfo(
         route=None if route_match.route is None else _route_info(route_match.route),
         error=None,
         scope=action.action,
-        resource=route_match.resource,
+        resource=", ".join(one.resource or "" for one in actions),
         parameters=action.parameters,
         money=msgspec.convert(action.money, MoneyInfo | None, from_attributes=True),
-        decision=explained(gateway.broker, agent, action),
+        decision=max(decisions, key=lambda one: Outcome(one.decision).strictness),
     )
 
 
@@ -429,14 +432,27 @@ def service_info(gateway: Configured, service: Service) -> ServiceInfo:
             secret=credential.secret or None,
             connection=credential.connection or None,
         ),
-        routes=tuple(_route_info(one) for one in service.routes),
+        routes=tuple(chain.from_iterable(map(_route_infos, service.routes))),
         health=health,
         problem=problem,
         last_used_at=None if seen is None else iso(seen.last_used),
     )
 
 
-def _route_info(one: ServiceRoute) -> RouteInfo:
+def _route_infos(route: ServiceRoute) -> list[RouteInfo]:
+    """Return a route after its cases, in the order in which they count."""
+    cases = [
+        _route_info(case.route, " and ".join(map(str, case.conditions)))
+        for case in route.cases
+    ]
+    return [*cases, _route_info(route)]
+
+
+def _route_info(one: ServiceRoute, when: str = "") -> RouteInfo:
+    also = (
+        "".join(str(p) if n % 2 == 0 else f"{{{p}}}" for n, p in enumerate(parts))
+        for parts in one.also
+    )
     return RouteInfo(
         method=one.method,
         path=one.path,
@@ -447,4 +463,6 @@ def _route_info(one: ServiceRoute) -> RouteInfo:
             for name, sources in one.parameters.items()
         },
         unit=one.amounts.unit,
+        when=when,
+        also=tuple(also),
     )

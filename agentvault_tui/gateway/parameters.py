@@ -17,16 +17,19 @@ from itertools import islice
 from typing import Any, Final
 
 from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.gateway.conditions import CaseCondition
 from agentvault_tui.gateway.content import Fields, member_names
 from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
 from agentvault_tui.gateway.names import field_names, readings, split_parts
+from agentvault_tui.gateway.routes import as_part
 from agentvault_tui.gateway.sources import COMMIT_ID, Source
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.json_document import Number, plain_name, plain_numbers
 from agentvault_tui.policy.destinations import read_domains, read_hosts
 from agentvault_tui.policy.facts import LARGEST, NAMING
+from agentvault_tui.policy.resources import canonical
 
 _NUMBERS: Final = frozenset({"amount", "count", "recipients"})
 _LONGEST_VALUE: Final = 4_000
@@ -70,9 +73,41 @@ def read_parameters(parts: RequestParts) -> dict[str, object]:
             parameters[name] = value
     # Without a template of its own, the resource is the whole path.
     named = _captures_in(parts, parts.route.resource or parts.route.path)
-    if any(map(reader.is_stated_again, named)):
+    again = any(map(reader.is_stated_again, named))
+    if again or other_resources(parts) is None:
         parameters["resource"] = None
     return parameters
+
+
+def case_of(parts: RequestParts) -> int | None:
+    """Return the place of the first case of a route that applies to a request."""
+    reader = _ParameterReader(parts)
+    for place, case in enumerate(parts.route.cases):
+        if all(map(reader.meets, case.conditions)):
+            return place
+    return None
+
+
+def other_resources(parts: RequestParts) -> tuple[str, ...] | None:
+    """Return the further resources that a request acts on.
+
+    Returns:
+        those whose values the request states; None if one of them is unclear.
+    """
+    reader = _ParameterReader(parts)
+    resources = []
+    for template in parts.route.also:
+        values = [
+            one if isinstance(one, str) else reader.value("", one) for one in template
+        ]
+        if _ABSENT in values:
+            continue
+        if not all(isinstance(one, str) and one for one in values[1::2]):
+            return None
+        filled = (as_part(one) if n % 2 else one for n, one in enumerate(values))
+        resource = "".join(filled)
+        resources.append(canonical(resource) or resource)
+    return tuple(resources)
 
 
 def unsaid(parts: RequestParts, parameters: Mapping[str, object]) -> tuple[str, ...]:
@@ -157,6 +192,17 @@ class _ParameterReader:
         self._names = readings if self._is_form else field_names
         self._absent = fields.kind in {"none", "opaque"}
         self._bases: dict[int, Counter[str]] = {}
+
+    def meets(self, condition: CaseCondition) -> bool:
+        """Check whether a request has a value of a condition, or may have one."""
+        source = condition.source
+        is_list = not isinstance(self._content, dict) and self._content is not None
+        if source.kind == "body" and is_list:
+            return True
+        stated = self._several("", source)
+        if stated is _ABSENT or (source.kind in {"query", "header"} and stated == []):
+            return False
+        return condition.holds(stated)
 
     def parameter(self, name: str, sources: tuple[Source, ...]) -> Any:
         """Return a parameter's value, None where it is unclear, or `_ABSENT`."""

@@ -7,13 +7,15 @@ was not parsed does not leave.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from itertools import chain
+from typing import Final, NamedTuple
 
 from agentvault_tui import __version__
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.gateway.config_folder import DENY
 from agentvault_tui.gateway.content import (
     BODILESS,
     EMPTY,
@@ -40,13 +42,16 @@ from agentvault_tui.gateway.overrides import check_overrides, check_routes, chec
 from agentvault_tui.gateway.parameters import (
     RequestParts,
     bound_ids,
+    case_of,
     missing,
+    other_resources,
     read_parameters,
     required,
     unsaid,
 )
-from agentvault_tui.gateway.routes import RouteMatch, match
+from agentvault_tui.gateway.routes import RouteMatch, as_case, match
 from agentvault_tui.gateway.services import Service, UpstreamCredential
+from agentvault_tui.gateway.sources import Source
 from agentvault_tui.gateway.target import Pair, Target, parse_target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.model import Action
@@ -86,17 +91,29 @@ class RequestHead:
         route_match = self.match
         return Action((route_match.scope,), route_match.scope, route_match.resource)
 
-    def action(self, parameters: Mapping[str, object]) -> Action:
-        """Return the action of the request, with *parameters*."""
+    def read_as(self, case: int | None) -> RequestHead:
+        """Return the head of a request to which a case of its route applies, if any."""
+        if case is None:
+            return self
+        narrowed = as_case(self.match, self.service, self.target, case)
+        return replace(self, match=narrowed)
+
+    def actions(self, reading: BodyReading) -> tuple[Action, ...]:
+        """Return the actions of the request, one for each resource.
+
+        Args:
+            reading: of its body; the case in it was read already (`read_as`).
+        """
         route_match = self.match
-        return Action(
-            *(
+        return tuple(
+            Action(
                 (route_match.scope,),
                 route_match.scope,
-                route_match.resource,
-                dict(parameters),
-            ),
-            money=self.route.amounts.money(parameters),
+                resource,
+                dict(reading.parameters),
+                money=self.route.amounts.money(reading.parameters),
+            )
+            for resource in (route_match.resource, *reading.resources)
         )
 
     def job(self, *, elevated: bool = False) -> BodyJob:
@@ -143,6 +160,10 @@ class BodyReading(NamedTuple):
     """Parts that no parameter states, if the token is elevated; see `unsaid`."""
     bound_ids: tuple[str | None, ...] = ()
     """See `bound_ids`."""
+    case: int | None = None
+    """The place of the case that applies; see `case_of`."""
+    resources: tuple[str, ...] = ()
+    """Further ones that the request acts on; see `other_resources`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,9 +334,7 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
         content = Content("opaque", str(job.media), None, job.encoding)
         fields = Fields("opaque")
     elif job.kind != "none" and job.media is not None:
-        bound = (one.id for one in route.binds if one.id is not None)
-        sources = (*_body_sources(route), *route.requires, *bound)
-        pointers = [one.pointer for one in sources if one.kind == "body"]
+        pointers = [one.pointer for one in _sources(route) if one.kind == "body"]
         bases = frozenset().union(*(field_names(one[0]) for one in pointers))
         content, fields = read_content(job.rule, job.kind, job.media, raw, bases)
         named = len(fields.value) if fields.kind in {"form", "multipart"} else 0
@@ -326,6 +345,12 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
         if fields.kind == "json":
             check_members(fields.value, pointers)
     parts = RequestParts(route, job.captures, job.target, job.headers, fields)
+    if (case := case_of(parts)) is not None:
+        route = route.cases[case].route
+        parts = replace(parts, route=route)
+        if route.scope == DENY:
+            text = f"a case of the route {route.method} {route.path} refuses it"
+            raise UnreadableRequestError("no_route", text, status=403)
     if route.requires and (lacks := missing(parts)):
         raise required(lacks)
     ids = bound_ids(parts) if route.binds else ()
@@ -333,7 +358,8 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
     more = unsaid(parts, parameters) if job.elevated else ()
     if job.elevated and content.type not in _COMMON_TYPES:
         more = (f"the type {content.type}", *more)
-    return BodyReading(content, parameters, more, ids)
+    others = other_resources(parts) or ()
+    return BodyReading(content, parameters, more, ids, case, others)
 
 
 def _check_credential(credential: UpstreamCredential, target: Target) -> None:
@@ -350,9 +376,16 @@ def _check_credential(credential: UpstreamCredential, target: Target) -> None:
             )
 
 
-def _body_sources(route: ServiceRoute) -> list[Any]:
-    some = (one for sources in route.parameters.values() for one in sources)
-    return [one for one in some if one.kind == "body"]
+def _sources(route: ServiceRoute) -> Iterator[Source]:
+    """Yield all places that a route and its cases read."""
+    for one in route.variants:
+        yield from chain.from_iterable(one.parameters.values())
+        yield from one.requires
+        yield from (binding.id for binding in one.binds if binding.id is not None)
+        for template in one.also:
+            yield from (part for part in template if isinstance(part, Source))
+    for case in route.cases:
+        yield from (condition.source for condition in case.conditions)
 
 
 def _media_type(received: Sequence[Header]) -> MediaType | None:

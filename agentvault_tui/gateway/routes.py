@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
-from agentvault_tui.gateway.services import DENY, Service
+from agentvault_tui.gateway.conditions import has_form
+from agentvault_tui.gateway.config_folder import DENY
+from agentvault_tui.gateway.services import Service
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, core_length, fold
 from agentvault_tui.model import Action
@@ -53,6 +56,8 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     for route in service.index.candidates(method, folded):
         captures = route.captures(segments)
         if captures is not None:
+            if route.scope == DENY:
+                return None
             fixed = {i for i, (_, name) in enumerate(route.segments) if not name}
             if not route.rest:
                 fixed.add(core_length(segments))
@@ -66,6 +71,23 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
         return None
     resource, exact = _resource(None, service, target, {})
     return RouteMatch(None, service.unmatched, resource, {}, exact)
+
+
+def as_case(
+    whole: RouteMatch, service: Service, target: Target, place: int
+) -> RouteMatch:
+    """Return the match of a request to which a case of its route applies.
+
+    Args:
+        whole: of the route.
+        service: the service that is called.
+        target: path and query of the request.
+        place: of the case, from `parameters.case_of`.
+    """
+    assert whole.route is not None  # noqa: S101 - only a route has cases
+    route = whole.route.cases[place].route
+    resource, exact = _resource(route, service, target, whole.captures)
+    return RouteMatch(route, route.scope, resource, whole.captures, exact)
 
 
 def unstated(route_match: RouteMatch) -> tuple[str, ...]:
@@ -96,7 +118,7 @@ def other_reading(
         unmatched = f"{other.name}:/" if other.unmatched == action.action else None
         if unmatched and (action.resource or "").startswith(unmatched):
             return f"which request of {other.name} it is"
-        for route in other.routes:
+        for route in chain.from_iterable(one.variants for one in other.routes):
             if route is not own and _may_be(route, other.name, action):
                 return f"whether it is {route.method} {route.path}"
     return None
@@ -136,22 +158,6 @@ def _may_be(route: ServiceRoute, service: str, action: Action) -> bool:
     return has_form(action.resource or "", _CAPTURE.split(template)[::2])
 
 
-def has_form(text: str, literals: list[str]) -> bool:
-    """Check whether a text is these literals with anything between them."""
-    first, last = literals[0], literals[-1]
-    if len(literals) == 1:
-        return text == first
-    if not text.startswith(first) or not text.endswith(last):
-        return False
-    place = len(first)
-    for literal in literals[1:-1]:
-        place = text.find(literal, place)
-        if place < 0:
-            return False
-        place += len(literal)
-    return place <= len(text) - len(last)
-
-
 def _resource(
     route: ServiceRoute | None,
     service: Service,
@@ -164,16 +170,17 @@ def _resource(
     unclear for policy: a service that decodes twice would read another segment.
     """
     if route is None or route.resource is None:
-        resource = f"{service.name}:{_once(target.path)}"
+        resource = f"{service.name}:{as_part(target.path)}"
     else:
         parts = route.resource.split("{")
         resource = parts[0]
         for part in parts[1:]:
             name, _, text = part.partition("}")
-            resource += _once(captures[name]) + text
+            resource += as_part(captures[name]) + text
     form = canonical(resource) or resource
     return form, form == resource
 
 
-def _once(text: str) -> str:
+def as_part(text: str) -> str:
+    """Return a decoded text as a part of a resource."""
     return text.replace("%", "%25")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
@@ -18,10 +19,11 @@ from agentvault_tui.broker.policy_files import NAME
 from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.amounts import NO_MONEY, MoneyTable, amount_rule
 from agentvault_tui.gateway.bindings import BindingTable
-from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
+from agentvault_tui.gateway.config_folder import DENY, ConfigFolder, check_scope
 from agentvault_tui.gateway.same_as import SAME_AS, parse_same_as
 from agentvault_tui.gateway.sources import HEADER_NAME
 from agentvault_tui.gateway.templates import (
+    CaseTable,
     EarlierRoutes,
     RouteDefaults,
     RouteIndex,
@@ -38,7 +40,6 @@ from agentvault_tui.settings import CONNECTION
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
-DENY: Final = "deny"
 MAX_ROUTES: Final = 1000
 _HOST: Final = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
@@ -186,6 +187,15 @@ class Service:
     """Whether it reads each request's body to its end, as an operator has stated."""
 
     @property
+    def resources(self) -> list[str | None]:
+        """Return the resources of its routes, up to the first value of a request."""
+        return [
+            resource
+            for one in chain.from_iterable(route.variants for route in self.routes)
+            for resource in (one.resource, *(str(parts[0]) for parts in one.also))
+        ]
+
+    @property
     def destinations(self) -> tuple[ServerOrigin, ...]:
         """Return where its secrets are sent, or a token that is had with them."""
         token_origin = self.credential.token_origin
@@ -221,6 +231,8 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 _SHAPES: Final = {
     "routes[]": RouteTable,
     "routes[].binds[]": BindingTable,
+    "routes[].cases[]": CaseTable,
+    "routes[].cases[].binds[]": BindingTable,
     "routes[].money": MoneyTable,
     "money": MoneyTable,
     "credential": UpstreamCredential,

@@ -20,6 +20,8 @@ COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit of git by its whole SHA-1 or SHA-256: no branch or tag moves it."""
 DESTINATIONS: Final = "destinations"
 """The parameter of the hosts and mail domains that a request reaches."""
+UNCLEAR: Final = "unclear"
+"""In the place of a source: no request of a route states the parameter clearly."""
 PLACES: Final = frozenset({"domains", "hosts"})
 _INDEX: Final = re.compile("0|[1-9][0-9]{0,8}")
 _DIGITS: Final = frozenset(bytes([one]) for one in b"-0123456789")
@@ -38,13 +40,14 @@ class Source:
     """Whether the parameter is the number of the values, and not a value."""
     places: Literal["", "domains", "hosts"] = ""
     """Whether the parameter is the domains of mail addresses or the hosts of URLs."""
-    value: int = 0
+    value: int | None = 0
+    """Of a constant; None is a value that no request states."""
     commit: bool = False
     """Whether a request is refused unless its value is a `COMMIT_ID`."""
 
     def __str__(self) -> str:
         if self.kind == "constant":
-            return str(self.value)
+            return UNCLEAR if self.value is None else str(self.value)
         form = "count:" * self.counted + "commit:" * self.commit
         form += f"{self.places}:" if self.places else ""
         return f"{form}{self.kind}:{self.name or write_pointer(self.pointer)}"

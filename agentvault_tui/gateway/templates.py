@@ -26,7 +26,8 @@ from agentvault_tui.gateway.bindings import (
     parse_binding,
 )
 from agentvault_tui.gateway.body import BODY_CAP, DEFAULT_BODY
-from agentvault_tui.gateway.config_folder import check_scope
+from agentvault_tui.gateway.conditions import CaseCondition, parse_conditions
+from agentvault_tui.gateway.config_folder import DENY, check_scope
 from agentvault_tui.gateway.content import (
     DEFAULT_RULE,
     MOST_FIELDS,
@@ -36,7 +37,7 @@ from agentvault_tui.gateway.content import (
 from agentvault_tui.gateway.headers import is_listable
 from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.names import fold_case
-from agentvault_tui.gateway.sources import DESTINATIONS, Source, read_source
+from agentvault_tui.gateway.sources import DESTINATIONS, UNCLEAR, Source, read_source
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
@@ -58,6 +59,7 @@ class ServiceRoute:
     path: str
     """The template: ``{x}`` is one segment, ``{x*}`` at its end the rest."""
     scope: str
+    """Of the catalogue, or `DENY`."""
     resource: str | None
     parameters: Mapping[str, tuple[Source, ...]]
     segments: tuple[tuple[str, str], ...]
@@ -78,6 +80,15 @@ class ServiceRoute:
     drains_bodies: bool = False
     """Whether the service reads each request's body to its end."""
     amounts: AmountRule = UNKNOWN
+    also: tuple[tuple[str | Source, ...], ...] = ()
+    """Further resources that a request acts on: texts, and the places of values."""
+    cases: tuple[Case, ...] = ()
+    """Requests of the route that are another action; the first that applies counts."""
+
+    @property
+    def variants(self) -> tuple[ServiceRoute, ...]:
+        """Return the route, and those of its cases."""
+        return (self, *(case.route for case in self.cases))
 
     def names(self, kind: str) -> set[str]:
         """Return the names that the route itself reads in a place of this kind.
@@ -135,13 +146,33 @@ class ServiceRoute:
         return frozenset(odd)
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Requests of a route whose values make them another action."""
+
+    conditions: tuple[CaseCondition, ...]
+    """All of them have to hold."""
+    route: ServiceRoute
+    """The route, with the action of such requests."""
+
+
+class CaseTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``[[routes.cases]]``: the keys of a route that differ for some requests."""
+
+    when: dict[str, str | list[str]]
+    scope: str | None = None
+    resource: str | list[str] | None = None
+    binds: list[BindingTable] | None = None
+    parameters: dict[str, str | int | list[str]] = {}
+
+
 class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """``[[routes]]``, as a file has it."""
 
     method: str
     path: str
     scope: str
-    resource: str | None = None
+    resource: str | list[str] | None = None
     body: Literal["none", "json", "form", "multipart", "opaque"] | None = None
     types: list[str] = []
     max_body: int = DEFAULT_BODY
@@ -154,6 +185,7 @@ class RouteTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     drains_bodies: bool | None = None
     parameters: dict[str, str | int | list[str]] = {}
     money: MoneyTable = NO_MONEY
+    cases: list[CaseTable] = []
 
 
 def fold(segment: str) -> str:
@@ -321,24 +353,58 @@ _NO_DEFAULTS: Final = RouteDefaults()
 def parse_route(
     table: RouteTable, catalogue: Catalogue, defaults: RouteDefaults = _NO_DEFAULTS
 ) -> ServiceRoute:
-    """Check one route of a file.
+    """Check one route of a file, with its cases.
 
     Raises:
         ServiceError: with the fault.
     """
+    route = _plain_route(table, catalogue, defaults)
+    names = {name for _, name in route.segments if name}
+    cases = []
+    for number, one in enumerate(table.cases, start=1):
+        try:
+            conditions = parse_conditions(one.when, names)
+            own = _plain_route(_table_of(table, one), catalogue, defaults)
+        except ServiceError as error:
+            raise ServiceError(f"case {number}: {error.what}", error.remedy) from None
+        sources = [condition.source for condition in conditions]
+        _check_readable(table.body, sources, "when")
+        cases.append((sources, Case(conditions, own)))
+    listed = route.listed.union(
+        *(case.route.listed for _, case in cases),
+        (s.name for sources, _ in cases for s in sources if s.kind == "header"),
+    )
+    return replace(
+        route,
+        listed=listed,
+        cases=tuple(
+            replace(case, route=replace(case.route, listed=listed)) for _, case in cases
+        ),
+    )
+
+
+def _table_of(table: RouteTable, case: CaseTable) -> RouteTable:
+    """Return the route of the requests of one case, as a file would have it."""
+    stated = {
+        key: value
+        for key in ("scope", "resource", "binds")
+        if (value := getattr(case, key)) is not None
+    }
+    parameters = table.parameters | case.parameters
+    return msgspec.structs.replace(table, parameters=parameters, **stated)
+
+
+def _plain_route(
+    table: RouteTable, catalogue: Catalogue, defaults: RouteDefaults
+) -> ServiceRoute:
+    """Check one route without its cases."""
     if not _METHOD.fullmatch(table.method):
         raise ServiceError("the method is not one", 'write "POST", or "*" for any')
-    check_scope(table.scope, catalogue, "scope")
+    if table.scope != DENY:
+        check_scope(table.scope, catalogue, "scope")
     segments, rest = _template(table.path)
     names = {name for _, name in segments if name}
-    for name in _PLACEHOLDER.findall(table.resource or ""):
-        if name not in names:
-            raise ServiceError(
-                f"the resource names {{{visible(name, 60)}}}, which the path has not",
-                f"the path has {', '.join(sorted(names)) or 'none'}",
-            )
-    if table.resource == "":
-        raise ServiceError("the resource is empty", "leave it out for NAME:PATH")
+    resource, also = _resources(table, names)
     parameters = {
         name: _sources(name, stated, names) for name, stated in table.parameters.items()
     }
@@ -356,7 +422,7 @@ def parse_route(
         table.method,
         table.path,
         table.scope,
-        table.resource,
+        resource,
         parameters,
         segments,
         rest,
@@ -374,7 +440,49 @@ def parse_route(
         ranges=table.ranges,
         drains_bodies=defaults.drains_bodies if drains is None else drains,
         amounts=amount_rule(table.money, defaults.money),
+        also=also,
     )
+
+
+def _resources(
+    table: RouteTable, names: set[str]
+) -> tuple[str | None, tuple[tuple[str | Source, ...], ...]]:
+    """Read the resource of a route, and the further ones that its requests act on."""
+    stated: list[str] | list[None] | list[str | None]
+    stated = table.resource if isinstance(table.resource, list) else [table.resource]
+    if not stated or "" in stated:
+        raise ServiceError("the resource is empty", "leave it out for NAME:PATH")
+    resource, *others = stated
+    for name in _PLACEHOLDER.findall(resource or ""):
+        if name not in names:
+            raise ServiceError(
+                f"the resource names {{{visible(name, 60)}}}, which the path has not",
+                f"the path has {', '.join(sorted(names)) or 'none'}",
+            )
+    also = []
+    for other in filter(None, others):
+        parts: list[str | Source] = list(_PLACEHOLDER.split(other))
+        for place in range(1, len(parts), 2):
+            text = str(parts[place])
+            where = f"path:{text}" if text in names else text
+            parts[place] = source = read_source("resource", where, names)
+            if source.counted:
+                raise ServiceError("the resource names a count")
+        sources = [one for one in parts if isinstance(one, Source)]
+        _check_readable(table.body, sources, "the resource")
+        also.append(tuple(parts))
+    return resource, tuple(also)
+
+
+def _check_readable(
+    kind: str | None, sources: Iterable[Source], what: str = "a parameter"
+) -> None:
+    """Refuse sources in a body that nothing reads."""
+    if kind in {"none", "opaque"} and any(one.kind == "body" for one in sources):
+        raise ServiceError(
+            f"{what} is read from the body, which is {kind}",
+            "read it elsewhere, or name another kind of body",
+        )
 
 
 def listed_headers(names: Sequence[str]) -> frozenset[str]:
@@ -416,13 +524,7 @@ def _content_rule(
             )
     if kind == "opaque" and not table.types:
         raise ServiceError("an opaque body needs types", 'add types = ["image/*"]')
-    if kind in {"none", "opaque"}:
-        sources = [one for some in parameters.values() for one in some]
-        if any(one.kind == "body" for one in sources):
-            raise ServiceError(
-                f"a parameter is read from the body, which is {kind}",
-                "read it elsewhere, or name another kind of body",
-            )
+    _check_readable(kind, (one for some in parameters.values() for one in some))
     if not 0 < table.max_parts <= MOST_FIELDS:
         raise ServiceError(f"max_parts is at most {MOST_FIELDS}")
     return ContentRule(kind, tuple(table.types), table.max_body, table.max_parts)
@@ -470,6 +572,8 @@ def _sources(
         if parameter == DESTINATIONS:
             raise ServiceError(f"{parameter} is a number")
         return (Source("constant", value=stated),)
+    if stated == UNCLEAR:
+        return (Source("constant", value=None),)
     sources = [stated] if isinstance(stated, str) else stated
     sources_read = tuple(read_source(parameter, one, names) for one in sources)
     if not sources_read or (

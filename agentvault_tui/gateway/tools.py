@@ -29,7 +29,7 @@ from agentvault_tui.gateway.commands import (
     parse_entry,
     paths_reached,
 )
-from agentvault_tui.gateway.config_folder import ConfigFolder, check_scope
+from agentvault_tui.gateway.config_folder import DENY, ConfigFolder, check_scope
 from agentvault_tui.gateway.counting import (
     COUNTED,
     ArgumentPlace,
@@ -57,7 +57,6 @@ from agentvault_tui.policy.resources import canonical, canonical_resource
 from agentvault_tui.text import visible
 from agentvault_tui.toml_table import read_table
 
-DENY: Final = "deny"
 SHELLS: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": ("Bash",),
     "codex": ("Bash", "exec_command"),

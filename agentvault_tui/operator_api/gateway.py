@@ -97,6 +97,10 @@ class RouteInfo(WireShape, kw_only=True):
     """Where each is read; several places that add up have ``+`` between them."""
     unit: Literal["minor", "major"] | None = None
     """Of its amounts, if the service's file states it."""
+    when: str = ""
+    """Of a case of the route: which requests; empty for all others."""
+    also: tuple[str, ...] = ()
+    """Further resources that its requests act on."""
 
 
 class ServiceCredentialInfo(WireShape[Text, Time], kw_only=True):
@@ -179,6 +183,7 @@ class TryInfo(WireShape, kw_only=True):
     description: str = ""
     scope: str = ""
     resource: str = ""
+    """Several have a comma and a blank between them."""
     parameters: Json = field(default_factory=dict)
     money: MoneyInfo | None = None
     decision: ExplainInfo | None = None

@@ -33,6 +33,7 @@ def read_request(
         service, method, target.encode(), headers, has_body=bool(body)
     )
     reading = read_body(head.job(elevated=True), body)
+    head = head.read_as(reading.case)
     return ServiceRequest(head, reading.content), reading
 
 
@@ -45,4 +46,4 @@ def action_of(
 ) -> Action:
     """Return the action that one request is."""
     request, reading = read_request(service, method, target, *headers, body=body)
-    return request.head.action(reading.parameters)
+    return request.head.actions(reading)[0]

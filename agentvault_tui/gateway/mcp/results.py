@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Raw
 
+from agentvault_tui.gateway.config_folder import DENY
 from agentvault_tui.gateway.mcp.errors import DENIED, INTERNAL_ERROR, McpError
 from agentvault_tui.gateway.mcp.members import TASKS
 from agentvault_tui.gateway.mcp.messages import (
@@ -27,7 +28,6 @@ from agentvault_tui.gateway.mcp.servers import McpServer
 from agentvault_tui.gateway.mcp.tool_names import ToolNames
 from agentvault_tui.gateway.mcp.tool_schemas import MOST_TOOLS
 from agentvault_tui.gateway.refusals import CallRefusedError
-from agentvault_tui.gateway.services import DENY
 from agentvault_tui.model import Agent, StepUp, StepUpStatus
 from agentvault_tui.web.service_connection import UpstreamError
 

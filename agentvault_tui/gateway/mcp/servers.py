@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from agentvault_tui.authorities import source_of, split_source
 from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway.body import DEFAULT_BODY
-from agentvault_tui.gateway.config_folder import ConfigFolder
+from agentvault_tui.gateway.conditions import has_form
+from agentvault_tui.gateway.config_folder import DENY, ConfigFolder
 from agentvault_tui.gateway.counting import (
     ArgumentPlace,
     inner_document,
@@ -22,9 +23,7 @@ from agentvault_tui.gateway.counting import (
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.mcp.tool_names import ToolNames
 from agentvault_tui.gateway.names import field_names, fold_name
-from agentvault_tui.gateway.routes import has_form
 from agentvault_tui.gateway.services import (
-    DENY,
     Service,
     UpstreamCredential,
     parse_origin,
