@@ -27,6 +27,7 @@ from agentvault_tui.tenant.oauth.wire import (
 )
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import Passkeys
+from agentvault_tui.tenant.row_time import row_time
 from agentvault_tui.tenant.signin import GUESSES, Origin
 from agentvault_tui.tenant.users import User
 
@@ -49,11 +50,12 @@ def remember_sign_in(parts: Parts, sub: str, sid: str, authenticated_at: int) ->
         sid: of the ID token; the tenant and the broker alone know it.
         authenticated_at: when both factors were verified, in epoch seconds.
     """
+    age = parts.clock.now().timestamp() - authenticated_at
     parts.store.insert(
         "page_sessions",
         cookie_hash=_key(sid),
         sub=sub,
-        expires_at=authenticated_at + SIGN_IN_FRESH_S,
+        expires_at=row_time(parts.store, parts.clock) - age + SIGN_IN_FRESH_S,
     )
 
 
@@ -171,7 +173,7 @@ class DeskConfirmation:
         row = self._parts.store.find(
             "page_sessions", cookie_hash=_key(form.get("session", ""))
         )
-        now = self._parts.clock.now().timestamp()
+        now = row_time(self._parts.store, self._parts.clock)
         # Not one that ends later than any can: the clock was set back.
         fresh = row is not None and now < row["expires_at"] <= now + SIGN_IN_FRESH_S
         if not fresh or row is None or row["sub"] != user.sub:

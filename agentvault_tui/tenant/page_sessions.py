@@ -18,6 +18,7 @@ from agentvault_tui.model import sha256_hex
 from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import CounterError, Passkeys
+from agentvault_tui.tenant.row_time import row_time
 from agentvault_tui.tenant.users import User
 from agentvault_tui.tenant.views import Problem, Views, browser_cookie
 from agentvault_tui.text import visible
@@ -82,10 +83,13 @@ class PageSessions:
 
     def user(self, request: Request) -> User | None:
         """Return who is signed in at this browser."""
-        row = self._parts.store.find("page_sessions", cookie_hash=_key(request))
-        now = self._parts.clock.now().timestamp()
+        store = self._parts.store
+        row = store.find("page_sessions", cookie_hash=_key(request))
+        if row is None:
+            return None
+        now = row_time(store, self._parts.clock)
         # Not one whose end is further away than any: the clock was set back.
-        if row is None or not now < row["expires_at"] <= now + SESSION_SECONDS:
+        if not now < row["expires_at"] <= now + SESSION_SECONDS:
             return None
         user = self._parts.people.find(row["sub"])
         return None if user is None or user.blocked else user
@@ -111,8 +115,8 @@ class PageSessions:
             return await self._show(request, problem_of(error))
         # A new value: whoever planted the one before is not signed in with it.
         cookie = secrets.token_urlsafe(32)
-        now = self._parts.clock.now().timestamp()
         store = self._parts.store
+        now = row_time(store, self._parts.clock)
         store.change("DELETE FROM page_sessions WHERE expires_at < ?", now)
         store.insert(
             "page_sessions",

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
 from agentvault_tui import strict_json
 from agentvault_tui.clock import Clock, iso
 from agentvault_tui.encoder import from_base64url, to_base64url
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 CHALLENGE_LIFE: Final = 300
 """Seconds from a page with a random challenge to the answer to it."""
-_USES_KEPT: Final = 2 * 86_400
-"""Seconds: longer than any step-up or random challenge lives."""
+_USES_KEPT: Final = 8 * 86_400
+"""Seconds: longer than any step-up, change or random challenge lives."""
 _NONCE: Final = 16
 _TIME: Final = 8
 _UNREADABLE: Final = (
@@ -228,7 +230,7 @@ class Passkeys:
         return ""
 
     def signed_in(self, answer: str, about: str, sub: str | None = None) -> Passkey:
-        """Verify an assertion over a random challenge about *about*.
+        """Verify an assertion over a random challenge about *about*, good once.
 
         Args:
             answer: the browser's or the security key's, as JSON.
@@ -238,17 +240,31 @@ class Passkeys:
         Raises:
             TenantRefusedError: ``bad_passkey`` or ``passkey_copied``.
         """
-        return self.verify(answer, self._signed_challenge(answer, about), sub)
+        challenge = self._signed_challenge(answer, about)
+        return self._verify(answer, challenge, sub, challenge.hex())
 
-    def verify(self, answer: str, challenge: bytes, sub: str | None = None) -> Passkey:
-        """Verify an assertion over *challenge* (section 7.2), once for each passkey.
+    def verify(self, answer: str, challenge: bytes, sub: str) -> Passkey:
+        """Verify an assertion over a digest as the challenge; each counts once.
 
-        *answer* is the browser's, as JSON. Without *sub* it may be anybody's passkey.
+        The digest stays the same if the broker fails before it records an approval.
+        Then the person touches the passkey again, for another device code: that is
+        another assertion, and the one before approves nothing any more.
+
+        Args:
+            answer: the browser's, as JSON.
+            challenge: the digest.
+            sub: the passkey's owner.
 
         Raises:
             TenantRefusedError: ``bad_passkey``, or ``passkey_copied``: its counter
                 did not grow.
         """
+        return self._verify(answer, challenge, sub, None)
+
+    def _verify(
+        self, answer: str, challenge: bytes, sub: str | None, use: str | None
+    ) -> Passkey:
+        """Verify an assertion (section 7.2), and record its *use*; None: itself."""
         from webauthn import (  # noqa: PLC0415 - see the module's docstring
             verify_authentication_response,
         )
@@ -286,17 +302,17 @@ class Passkeys:
             )
         except (WebAuthnException, *_UNREADABLE) as error:
             raise _bad(visible(error, 200)) from None
-        self._count(passkey, done.new_sign_count, challenge)
+        self._count(passkey, done.new_sign_count, use or _digest_of(answered))
         return passkey
 
-    def _count(self, passkey: Passkey, counter: int, challenge: bytes) -> None:
-        """Spend *challenge* for this passkey, and note its counter, in one step."""
+    def _count(self, passkey: Passkey, counter: int, used: str) -> None:
+        """Spend a challenge or an assertion, and note the counter, in one step."""
         now = self._clock.now()
         with self._store.transaction():
             self._store.change(
                 "DELETE FROM passkey_uses WHERE at < ?", now.timestamp() - _USES_KEPT
             )
-            use = {"passkey": passkey.id, "challenge": challenge.hex()}
+            use = {"passkey": passkey.id, "challenge": used}
             fresh = self._store.insert("passkey_uses", **use, at=now.timestamp())
             grown = fresh and self._store.change(
                 "UPDATE passkeys SET counter = ?, last_used_at = ? WHERE id = ?"
@@ -337,6 +353,19 @@ def _object(text: str | bytes) -> dict[str, Any]:
 
 def _decoded(value: Any, name: str) -> bytes:
     return from_base64url(value["response"][name])
+
+
+def _digest_of(answered: Any) -> str:
+    """Return a digest of a verified assertion: of what is signed, and the signature.
+
+    An ECDSA signature (r, s) is known by its r: (r, -s) verifies as well.
+    """
+    names = ("authenticatorData", "clientDataJSON", "signature")
+    *signed, signature = (_decoded(answered, name) for name in names)
+    with suppress(ValueError):
+        signature = str(decode_dss_signature(signature)[0]).encode()
+    parts = (hashlib.sha256(one).digest() for one in (*signed, signature))
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _named(key: str) -> PublicKeyCredentialDescriptor:

@@ -14,6 +14,7 @@ from agentvault_tui.tenant.oauth.wire import page_form
 from agentvault_tui.tenant.page_sessions import SCRIPT_PATH, problem_of, scripted
 from agentvault_tui.tenant.parts import Parts
 from agentvault_tui.tenant.passkeys import Passkeys
+from agentvault_tui.tenant.row_time import row_time
 from agentvault_tui.tenant.users import User
 from agentvault_tui.tenant.views import Problem, Views
 
@@ -80,7 +81,8 @@ class RegistrationPages:
 
     def _user(self, token: str) -> User | None:
         """Return the owner of the link, while it is valid."""
-        store, now = self._parts.store, self._parts.clock.now().timestamp()
+        store = self._parts.store
+        now = row_time(store, self._parts.clock)
         store.change("DELETE FROM passkey_links WHERE expires_at <= ?", now)
         row = store.find("passkey_links", link_hash=sha256_hex(token))
         return None if row is None else self._parts.people.find(row["sub"])

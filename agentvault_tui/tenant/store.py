@@ -39,6 +39,8 @@ class Store(ABC):
     statements, or stand in `transaction`, in which no other party writes.
     """
 
+    has_own_time: ClassVar[bool] = False
+    """Whether its time counts for all that use it, and not a machine's clock."""
     before_close: list[Callable[[], None]]
     """Called before it is closed, for deferred writes."""
 

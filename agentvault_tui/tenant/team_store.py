@@ -60,6 +60,8 @@ class TeamStore(Store):
     ``agentvault store prepare``.
     """
 
+    has_own_time = True
+
     def __init__(self, home: Home, settings: Settings, clock: Clock) -> None:
         """Use the store of *settings*, which need not answer yet.
 

@@ -24,6 +24,7 @@ from agentvault_tui.model import new_id, sha256_hex
 from agentvault_tui.model.role import Role
 from agentvault_tui.settings import Settings
 from agentvault_tui.tenant.file_store import open_store
+from agentvault_tui.tenant.row_time import row_time
 from agentvault_tui.tenant.store import Row, Store, TenantSeal
 
 LINK_SECONDS: Final = 600
@@ -350,7 +351,7 @@ class UserStore(People):
                 "passkey_links",
                 link_hash=sha256_hex(token),
                 sub=user.sub,
-                expires_at=self._clock.now().timestamp() + LINK_SECONDS,
+                expires_at=row_time(self._store, self._clock) + LINK_SECONDS,
             )
         return token
 

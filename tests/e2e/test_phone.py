@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.alert_stand import WEBHOOK_SECRET
+from support.authenticator import Authenticator
 from support.chromium import Tab, chromium, needs_chromium
 from support.gateway_stand import Upstream
 from support.patience import PATIENT
@@ -136,6 +138,30 @@ def test_what_the_console_decides_ends_the_page(public: tuple[Vault, str]) -> No
     page = phone.send("factors", password=user["password"], otp=fresh_code(user))
     assert page.step == "approve-result"
     assert stepup_until(vault, request_id, "denied")["denial"] == "no invoice"
+    phone.http.close()
+
+
+def test_a_passkey_approves_again_after_the_broker_was_killed(
+    public: tuple[Vault, str],
+) -> None:
+    """Its person touches it once more, if the broker recorded no approval before."""
+    vault, url = public
+    agent, user = vault.register("payer", "send:payment"), vault.approver("alice")
+    phone, key = Phone(Home.locate(vault.home), url), Authenticator(url, synced=True)
+    told = vault.cli("tenant", "user", "passkey", "alice", "--json")
+    phone.open(json.loads(told.stdout)["link"].removeprefix(url))
+    phone.send("create", credential=key.create(phone.options("create")))
+    request_id = hold(agent)
+    open_page(phone, request_id, user)
+    vault.process.send_signal(signal.SIGSTOP)
+    phone.send("passkey", credential=key.get(phone.options("passkey")))
+    assert phone.answer.status_code == 200
+    vault.kill()
+    with serving(vault.home) as later:
+        phone.until(f"approve/{request_id}", 'data-step="approve"')
+        phone.send("passkey", credential=key.get(phone.options("passkey")))
+        decided = stepup_until(later, request_id, "approved")
+        assert decided["decided_by"]["name"] == "alice"
     phone.http.close()
 
 

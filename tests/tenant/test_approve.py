@@ -275,21 +275,6 @@ def test_anothers_passkey_does_not_approve_in_my_name(stand: Stand) -> None:
     assert stand.waits(flow)
 
 
-def test_an_assertion_counts_once_for_its_digest(stand: Stand) -> None:
-    """The same answer approves no second step-up of the same digest."""
-    key = stand.passkey(stand.alice)
-    flow = stand.ask()
-    stand.sign_in(stand.alice)
-    answer = key.get(stand.phone.options("passkey"))
-    stand.phone.send("passkey", credential=answer)
-    stand.claims(flow)
-    again = stand.ask()
-    stand.sign_in(stand.alice)
-    page = stand.phone.send("passkey", credential=answer)
-    assert page.error == "bad_passkey"
-    assert stand.waits(again)
-
-
 def test_a_falling_counter_refuses_and_is_in_the_tenants_log(stand: Stand) -> None:
     """A copy of the key may exist: nothing is approved, and the log says it."""
     key = stand.passkey(stand.alice)

@@ -114,3 +114,19 @@ def test_without_an_address_of_ours_there_are_no_pages(tenant: TenantThread) -> 
     """Where another process could answer for localhost, nobody is sent there."""
     host = {"host": f"localhost:{tenant.port}"}
     assert tenant.http.get(tenant.issuer, headers=host).status_code == 421
+
+
+def test_a_clock_that_is_set_back_prolongs_no_session(
+    local: TenantThread, browser: Browser
+) -> None:
+    """It ends by the boot clock: twelve hours after the person signed in."""
+    browser.sign_in(local.users.add("alice@acme.test", approver=True))
+    local.clock.advance(60)
+    local.clock.jump_wall(-30)
+    assert step(browser.ask("/")) == "inbox"
+    local.clock.jump_wall(-3600)
+    local.clock.advance(page_sessions.SESSION_SECONDS - 90)
+    local.clock.jump_wall(-3600)
+    assert step(browser.ask("/")) == "inbox"
+    local.clock.advance(60)
+    assert step(browser.ask("/")) == "approve-sign-in"
