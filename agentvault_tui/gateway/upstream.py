@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
+from agentvault_tui.gateway.answer_headers import passed_on
 from agentvault_tui.gateway.echo import (
     Echo,
     EchoedError,
@@ -26,7 +27,6 @@ from agentvault_tui.gateway.echo import (
     next_turn,
     search_headers,
 )
-from agentvault_tui.gateway.headers import HOP_BY_HOP
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.model import AgentId
 from agentvault_tui.origins import ServerOrigin
@@ -57,11 +57,6 @@ _CODECS: Final = frozenset(one.name for one in pkgutil.iter_modules(encodings.__
 other name, and retain it."""
 _WIDE: Final = re.compile("utf-(16|32)(?:-[bl]e)?")
 _ASCII: Final = bytes(range(32, 127))
-_DROPPED: Final = frozenset(
-    "alt-svc clear-site-data set-cookie set-cookie2 strict-transport-security"  # noqa: SIM905
-    " www-authenticate".split()
-)
-"""Of answers: for the holder of the credential, or about the broker's own origin."""
 _PACKED: Final = frozenset({b"gzip", b"x-gzip", b"deflate"})
 """Encodings of answers that are searched for the credential."""
 
@@ -123,7 +118,7 @@ class Answer:
         pace: Callable[[], Awaitable[None]],
     ) -> None:
         self.status = connection.status
-        self.headers = end_to_end(connection.headers)
+        self.headers = passed_on(connection.headers)
         self.bytes_in = 0
         self.packed: PackedEcho | None = None
         """The search of the unpacked body, if it is compressed."""
@@ -466,27 +461,6 @@ def _codec(charset: bytes) -> codecs.CodecInfo | None:
 def _hidden() -> UpstreamError:
     text = "the answer is in a charset that may hide the credential"
     return UpstreamError(502, "credential_echoed", text)
-
-
-def end_to_end(raw: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the headers of an answer that are passed on.
-
-    Hop-by-hop ones are left out, the gateway's own, those that are about the broker's
-    whole origin, and cookies: a session cookie would be as good as the credential.
-    """
-    named = {
-        token.strip().lower()
-        for name, value in raw
-        if name.lower() == b"connection"
-        for token in value.decode("latin-1").split(",")
-    }
-    dropped = HOP_BY_HOP | named | _DROPPED
-    return [
-        (lowered, value)
-        for name, value in raw
-        if (lowered := name.lower()).decode("latin-1") not in dropped
-        and not lowered.startswith(b"agentvault-")
-    ]
 
 
 def echoed() -> UpstreamError:

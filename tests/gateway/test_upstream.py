@@ -457,7 +457,7 @@ async def test_headers_of_one_hop_stay_there(
     assert not dropped & reply.headers.keys()
     assert reply.headers.get_list("date") == ["Tue, 24 Nov 2026 00:00:00 GMT"]
     assert reply.headers["agentvault-decision"] != "dec_forged"
-    assert "cache-control" not in reply.headers
+    assert reply.headers["cache-control"] == "private"
 
 
 async def test_one_agent_leaves_a_share_of_a_services_connections(
