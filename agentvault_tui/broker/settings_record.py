@@ -15,7 +15,8 @@ from agentvault_tui.ledger import Change, Meta
 from agentvault_tui.model import ChangedText, Draft, EventType, sha256_hex
 from agentvault_tui.settings import NAMED, Settings
 
-_KEY: Final = "settings_recorded"
+SETTINGS: Final = "settings_recorded"
+"""Row of the last start's settings; with a broker's id behind it, of one of a team."""
 _FILE: Final = "config.toml"
 KIND_OF: Final = {
     "broker": "policy",
@@ -77,7 +78,7 @@ def settings_record(broker: Broker) -> tuple[list[Draft], list[Change]]:
     """
     now, rows = dict(_digests(broker.settings)), _recorded(broker)
     # Each home directory of a team has its own.
-    key = _key_of(broker.team.brokers.id) if broker.team.brokers.id else _KEY
+    key = _key_of(broker.team.brokers.id) if broker.team.brokers.id else SETTINGS
     encoded, own = json.dumps(now), rows.pop(key, None)
     if own is not None and broker.recording.meta[key] == encoded:
         return [], []
@@ -128,7 +129,7 @@ def differing_settings(broker: Broker, broker_id: str) -> list[str]:
 
 
 def _key_of(broker_id: str) -> str:
-    return f"{_KEY} {broker_id}"
+    return f"{SETTINGS} {broker_id}"
 
 
 def _recorded(broker: Broker) -> dict[str, dict[str, str]]:
@@ -136,7 +137,7 @@ def _recorded(broker: Broker) -> dict[str, dict[str, str]]:
     return {
         key: json.loads(row)
         for key, row in broker.recording.meta.items()
-        if key.partition(" ")[0] == _KEY
+        if key.partition(" ")[0] == SETTINGS
     }
 
 

@@ -252,9 +252,11 @@ def _team_rows(values: Mapping[str, str]) -> list[Change]:
     """Return the rows that make the active texts of a home's files a team's.
 
     The files on disk are not these texts where an edit waits for an approver. A
-    ``ca_file`` is each broker's own, and no part of a team's text.
+    ``ca_file`` is each broker's own, and no part of a team's text. Settings of a team
+    before are no start before: the first start is compared with this home's.
     """
     from agentvault_tui.authorities import split_source
+    from agentvault_tui.broker.settings_record import SETTINGS
     from agentvault_tui.broker.team_files import ROW
     from agentvault_tui.gateway.file_edits import RECORDED, TEXT
     from agentvault_tui.ledger import Meta
@@ -264,6 +266,7 @@ def _team_rows(values: Mapping[str, str]) -> list[Change]:
     sources = {key: text for key, text in values.items() if key.startswith(TEXT)}
     texts = {key: split_source(source)[0] for key, source in sources.items()}
     ended = [key for key in (RECORDED, RECORDED_FILE) if key in values]
+    ended += (key for key in values if key.startswith(f"{SETTINGS} "))
     return [
         *(Meta(f"{ROW}{key.removeprefix(TEXT)}", text) for key, text in texts.items()),
         *([Meta(f"{ROW}alerts.toml", split_source(alerts)[0])] if alerts else ()),
@@ -273,6 +276,7 @@ def _team_rows(values: Mapping[str, str]) -> list[Change]:
 
 def _home_rows(values: Mapping[str, str]) -> list[Change]:
     """Return the rows that make the texts of a team's files a home's, likewise."""
+    from agentvault_tui.broker.settings_record import SETTINGS
     from agentvault_tui.broker.team_files import ROW
     from agentvault_tui.gateway.file_edits import RECORDED, TEXT
     from agentvault_tui.ledger import Meta
@@ -287,7 +291,7 @@ def _home_rows(values: Mapping[str, str]) -> list[Change]:
         for path, text in texts.items()
         if path.startswith(("services/", "mcp/", "hosts/"))
     }
-    changes = [Meta(key, None) for key in rows]
+    changes = [Meta(key, None) for key in (*rows, *{SETTINGS} & values.keys())]
     changes += [Meta(f"{TEXT}{path}", texts[path]) for path in digests]
     if alerts:
         record = {"sha256": sha256_hex(alerts), "text": alerts}

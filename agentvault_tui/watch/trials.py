@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Final
@@ -19,7 +19,14 @@ from agentvault_tui.broker.usecases.timed_grants import ends_of
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, NotFoundError
 from agentvault_tui.ledger import EventQuery
-from agentvault_tui.model import Actor, AgentId, Draft, Event, EventType
+from agentvault_tui.model import (
+    Actor,
+    AgentId,
+    AgentStatus,
+    Draft,
+    Event,
+    EventType,
+)
 from agentvault_tui.operator_api.advice import AdviceInfo, HitRateInfo
 from agentvault_tui.text import visible
 
@@ -147,8 +154,8 @@ class Trials:
 
         Raises:
             NotFoundError: there is no such agent.
-            ConflictError: it is on trial already, gives more than it takes, or takes a
-                scope that ends by itself.
+            ConflictError: it is on trial already, gives more than it takes, or takes
+                what is gone already or ends by itself.
         """
         if (now := self._taken.get(info.id)) and self._info(now).status == "on_trial":
             raise ConflictError(f"{info.id} is on trial already")
@@ -159,9 +166,16 @@ class Trials:
                 " agentvault policy plan",
             )
         broker, change = self._broker, info.change
-        if gone := frozenset(change.ungrant or ()):
-            timed = ends_of(broker, broker.registry.agent(info.agent_id))
-            if gone & timed.keys():
+        gone = frozenset(change.ungrant or ())
+        if gone or change.revoke:
+            agent = broker.registry.agent(info.agent_id)
+            if agent.status is not AgentStatus.ACTIVE or not gone <= set(agent.scopes):
+                # Given back, more would come back than the trial removed.
+                raise ConflictError(
+                    "another decision has revoked the agent, or removed the scope",
+                    "agentvault advise lists what is left",
+                )
+            if gone & ends_of(broker, agent).keys():
                 # Given back, it would last.
                 raise ConflictError(
                     "it was granted for a time, and ends by itself",
@@ -238,29 +252,65 @@ class Trials:
         kind = EventType.AGENT_REVOKED if revokes else EventType.AGENT_SCOPES_CHANGED
         await self._broker.recording.cuts.record_missed()
         await self._broker.ledger.confirm()
-        removals = list[Event]()
-        after: int | None = taken.seq
-        while after is not None:
-            query = EventQuery(
-                type=kind, agent=AgentId(taken.info.agent_id), after=after, limit=1000
-            )
-            page = await self._broker.ledger.events(query)
-            after = page.next
-            removals += (
-                one
-                for one in page.events
-                if one.reason != FAILED
-                and (revokes or not gone.isdisjoint(one.detail.get("ungranted", ())))
-            )
-        removals.sort(key=lambda one: one.seq)
+        removals = [
+            one
+            async for one in self._events(taken, kind, after=taken.seq)
+            if one.reason != FAILED
+            and (revokes or not gone.isdisjoint(one.detail.get("ungranted", ())))
+        ]
         if removals and removals[0].actor.id == taken.by.id:  # the trial's own
             del removals[0]
+        if not removals:
+            removals = await self._removed_before(taken)
         if removals:
             raise ConflictError(
-                f"{visible(removals[-1].actor.name, 60)} removed the same after"
+                f"{visible(removals[-1].actor.name, 60)} removed the same besides"
                 f" {advice_id}, which does not end with its trial",
                 "agentvault agents restore, or agents grant",
             )
+
+    async def _removed_before(self, taken: _Taken) -> list[Event]:
+        """Find the removals that were recorded before a trial, and not taken back then.
+
+        Another broker may have recorded one that this broker had not followed.
+        """
+        if taken.info.change.revoke:
+            async for one in self._events(taken, EventType.AGENT_REVOKED):
+                if one.reason != FAILED:
+                    async for back in self._events(taken, EventType.AGENT_RESTORED):
+                        return [one] if back.seq < one.seq else []
+                    return [one]
+            return []
+        gone = set(taken.info.change.ungrant or ())
+        async for one in self._events(taken, EventType.AGENT_SCOPES_CHANGED):
+            if not gone.isdisjoint(one.detail.get("ungranted", ())):
+                return [one]
+            gone -= set(one.detail.get("granted", ()))
+            if not gone:
+                break
+        return []
+
+    async def _events(
+        self, taken: _Taken, kind: EventType, after: int | None = None
+    ) -> AsyncIterator[Event]:
+        """Read events of a trial's agent: *after* one, or back from the trial."""
+        query = EventQuery(
+            agent=AgentId(taken.info.agent_id),
+            type=kind,
+            after=after,
+            before=taken.seq if after is None else None,
+            limit=1000,
+        )
+        while True:
+            page = await self._broker.ledger.events(query)
+            for event in page.events:
+                yield event
+            if page.next is None:
+                return
+            if after is None:
+                query = replace(query, before=page.next)
+            else:
+                query = replace(query, after=page.next)
 
     def without_rule(self, advice_id: str) -> str | None:
         """Return the policy without the rule of *advice_id*; None: it has none."""

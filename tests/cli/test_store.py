@@ -25,7 +25,7 @@ from support.pages import DOCS, blocks
 from support.patience import PATIENT
 from support.postgres import TEAM, Database, programs
 
-from agentvault_tui.cli.store import _team_rows
+from agentvault_tui.cli.store import _home_rows, _team_rows
 from agentvault_tui.errors import RefusedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import DropToken, Ledger, Meta, verify_ledger
@@ -431,3 +431,14 @@ def test_a_team_gets_texts_without_the_authorities_of_a_home() -> None:
         "file:services/api.toml": 'ca_file = "ca.pem"\n',
         "file:alerts.toml": '# alerts\nca_file = "ca.pem"\n',
     }
+
+
+def test_a_copy_ends_the_settings_of_starts_before_the_source() -> None:
+    """The first start there is compared with the source's last one, and recorded."""
+    values = {"settings_recorded": "{}", "settings_recorded brk_a": "{}"}
+    home, team = (
+        {row.key for row in rows(values) if isinstance(row, Meta) and row.value is None}
+        for rows in (_home_rows, _team_rows)
+    )
+    assert home == {"settings_recorded"}
+    assert team == {"settings_recorded brk_a"}

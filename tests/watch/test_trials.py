@@ -14,10 +14,11 @@ from support.stepups import ask
 from agentvault_tui.broker.answers import Denied, Granted
 from agentvault_tui.broker.riders import Rider, ride
 from agentvault_tui.broker.usecases.policy_change import reload_policy
+from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.broker.usecases.timed_grants import grant
 from agentvault_tui.errors import ConflictError, NotFoundError
-from agentvault_tui.model import Action, Agent, Draft
+from agentvault_tui.model import Action, Agent, AgentStatus, Draft
 from agentvault_tui.operator_api.advice import AdviceEvidence, AdviceInfo, AdvisedChange
 from agentvault_tui.policy import shipped_policy
 from agentvault_tui.vault import Secret
@@ -213,3 +214,29 @@ async def test_a_removal_that_comes_before_the_record_of_a_return_wins(
     with pytest.raises(ConflictError, match="removed the same"):
         await waits
     assert SCOPE not in bench.broker.registry.agent(agent.id).scopes
+
+
+@pytest.mark.parametrize("kind", ["unused_scope", "idle_agent"])
+async def test_a_trial_takes_nothing_that_another_decision_has_taken(
+    bench: Bench, trials: Trials, kind: str
+) -> None:
+    """Given back, it would end that decision, which its approver was not shown."""
+    agent, alice = await bench.agent(), replace(OPERATOR, id="uid:7", name="alice")
+
+    async def take() -> None:
+        if kind == "idle_agent":
+            await revoke_agent(bench.broker, agent.id, "compromised", alice)
+        else:
+            gone = frozenset({SCOPE})
+            await change_scopes(bench.broker, agent.id, frozenset(), gone, alice)
+
+    await take()
+    before = bench.broker.registry.agent(agent.id)
+    with pytest.raises(ConflictError, match="another decision"):
+        await trials.apply(advice(agent, kind), OPERATOR, WEEK)
+    # This broker has not followed the other's decision: the trial begins.
+    active = replace(before, status=AgentStatus.ACTIVE, scopes=(*before.scopes, SCOPE))
+    bench.broker.registry.put_agent(active)
+    await trials.apply(advice(agent, kind), OPERATOR, WEEK)
+    with pytest.raises(ConflictError, match="alice removed the same besides"):
+        await trials.give_back(f"adv_{kind}", OPERATOR)

@@ -311,8 +311,8 @@ def _delegating(broker: Broker, authority: Authority) -> list[Route]:
         verb = f"let {visible(to.name, 60)} act with {given} of"
         wanted = about_agent(agent, verb, to=to.id, scopes=sorted(scopes))
         wanted = replace(wanted, subjects=(*wanted.subjects, f"agent:{to.id}"))
-        answered = await changing.settle(request, body, wanted, by_factor=by_factor)
-        return answered if taken is None else with_taken(answered, taken)
+        settled = changing.settle(request, body, wanted, by_factor=by_factor)
+        return await with_taken(request, settled, taken)
 
     async def tree(request: Request) -> access.DelegationTree:
         """Return the live tokens that were passed on, as trees."""

@@ -22,6 +22,7 @@ from agentvault_tui.broker.operators_api.wire import (
     answer,
     answer_in_parts,
     body_of,
+    error_problem,
     listing,
     operator_of,
     query_of,
@@ -44,7 +45,7 @@ from agentvault_tui.broker.usecases.changes import (
 )
 from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
-from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.errors import AgentVaultError, NotFoundError, UsageError
 from agentvault_tui.model import Actor, AgentId, StepUp
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.calls import AnswerT, ApiCall
@@ -183,12 +184,24 @@ def _request_body(
     }
 
 
-def with_taken(answered: Response, taken: WireShape) -> Response:
-    """Return the answer with a waiting change, and the rights that ended at once."""
+async def with_taken(
+    request: Request, rest: Awaitable[Response], taken: WireShape | None
+) -> Response:
+    """Answer a call that takes and gives: its rest, and the rights that ended at once.
+
+    Also a refusal of the rest says that the other part is done.
+    """
+    if taken is None:
+        return await rest
+    try:
+        answered = await rest
+    except AgentVaultError as error:
+        error.what += "; the rights to take away have ended"
+        answered = await error_problem(request, error)
     content: dict[str, object] = json.loads(bytes(answered.body))
     content["taken"] = msgspec.to_builtins(taken)
     return Response(
-        encode(content), answered.status_code, media_type="application/json"
+        encode(content), answered.status_code, media_type=answered.media_type
     )
 
 

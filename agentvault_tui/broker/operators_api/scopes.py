@@ -87,8 +87,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
             agent = broker.registry.agent(agent.id)
             body = structs.replace(body, ungrant=())
         wanted = _granting(agent, body)
-        answered = await changing.settle(request, body, wanted, by_factor=by_factor)
-        return answered if taken is None else with_taken(answered, taken)
+        settled = changing.settle(request, body, wanted, by_factor=by_factor)
+        return await with_taken(request, settled, taken)
 
     changing = Loosening(authority, calls.SCOPES, asks.ScopesRequest, do_change)
     return [route(calls.SCOPES, scopes)]

@@ -364,6 +364,35 @@ async def test_what_takes_is_done_at_once_and_what_gives_waits(stand: Stand) -> 
     assert registry.agent(agent.id).scopes == ("send:email", "write:calendar")
 
 
+async def test_a_refusal_to_give_says_that_what_takes_is_done(stand: Stand) -> None:
+    """An operator may take a scope, and may not grant one in the same call."""
+    operator = await signed_in(stand, "operator")
+    agent = await stand.bench.agent("payer")
+    to = await stand.bench.agent("to")
+    scopes = {
+        "agent_id": agent.id,
+        "grant": ["send:email"],
+        "ungrant": ["send:payment"],
+    }
+    refused = await operator.post("/api/agents/scopes", **scopes)
+    assert refused.status_code == 403
+    assert refused.headers["content-type"] == "application/problem+json"
+    problem = refused.json()
+    assert problem["needed_role"] == "approver"
+    assert problem["detail"].endswith("the rights to take away have ended")
+    assert problem["taken"]["scopes"] == ["write:calendar"]
+    assert stand.bench.broker.registry.agent(agent.id).scopes == ("write:calendar",)
+    approver = await signed_in(stand, "approver")
+    passed = {"agent_id": agent.id, "to": to.id, "scopes": ["write:calendar"]}
+    change = await waits(await approver.post("/api/agents/delegates", **passed))
+    assert (await approve(stand, approver, change))["status"] == "applied"
+    passed["scopes"] = ["read:email"]
+    refused = await operator.post("/api/agents/delegates", **passed)
+    assert refused.status_code == 403
+    assert "have ended" in refused.json()["detail"]
+    assert not stand.bench.broker.registry.agent(agent.id).may_pass_on(to.id)
+
+
 async def test_an_operator_tightens(stand: Stand) -> None:
     """Takes a scope, adds a forbid, lowers a limit; a change that does both waits."""
     operator = await signed_in(stand, "operator")
