@@ -106,8 +106,11 @@ class Call:
     """Called when it is cut, in the same turn: closes connections at once."""
 
     def __post_init__(self) -> None:
-        """Name it in its events."""
+        """Name it in its events, and all resources if it acts on several."""
         self.detail["call_id"] = self.id
+        if self.others:
+            actions = (self.action, *self.others)
+            self.detail["resources"] = [one.resource for one in actions]
 
     def check(self) -> None:
         """Raise the reason why this call was cancelled, if it was.

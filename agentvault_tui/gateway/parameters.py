@@ -11,9 +11,10 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice, product
+from math import prod
 from typing import Any, Final
 
 from agentvault_tui.errors import UnreadableRequestError
@@ -23,7 +24,7 @@ from agentvault_tui.gateway.counting import COUNTED, how_many, is_elsewhere
 from agentvault_tui.gateway.headers import ALWAYS, RequestHeaders
 from agentvault_tui.gateway.names import field_names, readings, split_parts
 from agentvault_tui.gateway.routes import as_part
-from agentvault_tui.gateway.sources import COMMIT_ID, Source
+from agentvault_tui.gateway.sources import COMMIT_ID, Source, split_pointer
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute
 from agentvault_tui.json_document import Number, plain_name, plain_numbers
@@ -38,6 +39,8 @@ _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 """An array's index as RFC 6901 section 4 writes it."""
 _MOST_UNSAID: Final = 8
+MOST_RESOURCES: Final = 20
+"""Of one request, next to that of its path: each is decided."""
 
 
 class _Absent:
@@ -92,22 +95,25 @@ def other_resources(parts: RequestParts) -> tuple[str, ...] | None:
     """Return the further resources that a request acts on.
 
     Returns:
-        those whose values the request states; None if one of them is unclear.
+        those whose values the request states; None if one of them is unclear, or if
+        they are more than `MOST_RESOURCES`.
     """
     reader = _ParameterReader(parts)
-    resources = []
+    resources: dict[str, None] = {}
     for template in parts.route.also:
-        values = [
-            one if isinstance(one, str) else reader.value("", one) for one in template
+        stated = [
+            [part] if isinstance(part, str) else reader.each(part) for part in template
         ]
-        if _ABSENT in values:
-            continue
-        if not all(isinstance(one, str) and one for one in values[1::2]):
+        values_read = chain.from_iterable(stated[1::2])
+        if not all(isinstance(one, str) and one for one in values_read):
             return None
-        filled = (as_part(one) if n % 2 else one for n, one in enumerate(values))
-        resource = "".join(filled)
-        resources.append(canonical(resource) or resource)
-    return tuple(resources)
+        if prod(map(len, stated)) > MOST_RESOURCES:
+            return None
+        for values in product(*stated):
+            filled = (as_part(one) if n % 2 else one for n, one in enumerate(values))
+            resource = "".join(filled)
+            resources[canonical(resource) or resource] = None
+    return tuple(resources) if len(resources) <= MOST_RESOURCES else None
 
 
 def unsaid(parts: RequestParts, parameters: Mapping[str, object]) -> tuple[str, ...]:
@@ -250,6 +256,30 @@ class _ParameterReader:
         if source.kind == "body":
             return self._in_body(name, source, single=True)
         return _single(self._texts(name, source))
+
+    def each(self, source: Source) -> list[Any]:
+        """Return the values at a place, where ``*`` is each member of a list.
+
+        Returns:
+            those, or None in the place of an unclear one; none if it is absent.
+        """
+        head, star, rest = split_pointer(source.pointer)
+        value = self.value("", replace(source, pointer=head))
+        if value is _ABSENT:
+            return []
+        if not star:
+            return [value]
+        if not isinstance(value, list) or not all(isinstance(v, dict) for v in value):
+            return [None]
+        return [self._inner_member(one, rest) for one in value]
+
+    def _inner_member(self, value: Any, tokens: tuple[str, ...]) -> Any:
+        for token in tokens:
+            named = isinstance(value, dict) and token in value
+            if not named or self._also(value, token):
+                return None
+            value = value[token]
+        return value
 
     def is_stated_again(self, capture: str, parameter: str = "") -> bool:
         """Check whether a service may read another value for a capture of the path.

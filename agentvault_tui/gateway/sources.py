@@ -59,6 +59,14 @@ def write_pointer(tokens: tuple[str, ...]) -> str:
     return "".join(f"/{one}" for one in escaped)
 
 
+def split_pointer(
+    tokens: tuple[str, ...],
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the tokens before the first ``*`` of a pointer, the star, and the rest."""
+    place = tokens.index("*") if "*" in tokens else len(tokens)
+    return tokens[:place], tokens[place : place + 1], tokens[place + 1 :]
+
+
 def read_pointer(text: str) -> tuple[str, ...] | None:
     """Return the reference tokens of a JSON Pointer; None where *text* is none."""
     if not _POINTER.fullmatch(text):

@@ -466,8 +466,10 @@ def _resources(
             text = str(parts[place])
             where = f"path:{text}" if text in names else text
             parts[place] = source = read_source("resource", where, names)
-            if source.counted:
-                raise ServiceError("the resource names a count")
+            if source.counted or source.pointer[:1] == ("*",):
+                raise ServiceError(
+                    "the resource names a count, or members of the whole body"
+                )
         sources = [one for one in parts if isinstance(one, Source)]
         _check_readable(table.body, sources, "the resource")
         also.append(tuple(parts))

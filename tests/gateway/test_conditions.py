@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -220,6 +221,9 @@ async def test_each_resource_of_a_request_is_decided(
     reply = await stand.client.post(f"/gw/api{line}", headers=auth)
     if reason is None:
         assert reply.status_code == 200, reply.text
+        detail = (await stand.bench.events("gateway.attempt"))[-1].detail
+        several = ["day:ann", "day:bob"] if "?" in line else None
+        assert detail.get("resources") == several
         return
     assert reply.status_code == 403
     assert stand.upstream.received == []
@@ -256,6 +260,34 @@ async def test_a_token_for_one_resource_opens_no_request_on_two(stand: Stand) ->
     assert (reply.status_code, reply.json()["error"]) == (401, "invalid_token")
     reply = await stand.client.post("/gw/api/days/a?to=a", headers=auth)
     assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.parametrize(
+    ("body", "resources"),
+    [
+        ('{"items": [{"id": "a"}, {"id": "b"}, {"id": "a"}]}', ["day:a", "day:b"]),
+        ('{"items": []}', []),
+        ("{}", []),
+        ('{"items": [{"id": "a", "ID": "b"}]}', None),
+        ('{"items": [{"Id": "a"}]}', None),
+        ('{"items": ["a"]}', None),
+        ('{"items": {"id": "a"}}', None),
+        ('{"items": [{"id": 5}]}', None),
+        (json.dumps({"items": [{"id": str(n)} for n in range(21)]}), None),
+    ],
+)
+def test_each_member_of_a_list_is_a_resource(
+    parse: Parse, body: str, resources: list[str] | None
+) -> None:
+    """A star in a pointer is each member; one that is unclear makes all so."""
+    service = parse(
+        '[[routes]]\nmethod = "POST"\npath = "/free"\nscope = "read:calendar"\n'
+        'resource = ["all:days", "day:{body:/items/*/id}"]\n'
+    )
+    request, reading = read_request(service, "POST", "/free", JSON, body=body.encode())
+    actions = request.head.actions(reading)
+    assert [one.resource for one in actions] == ["all:days", *(resources or [])]
+    assert ("resource" in reading.parameters) is (resources is None)
 
 
 def test_the_resources_of_a_request_are_its_actions(parse: Parse) -> None:

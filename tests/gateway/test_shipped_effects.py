@@ -50,6 +50,18 @@ CUSTOMER = "/v1/customers/cus_1"
             None,
             "write:calendar",
         ),
+        (
+            "google-calendar",
+            f"POST {CALENDAR}/events",
+            {"eventType": "outOfOffice"},
+            "write:calendar",
+        ),
+        (
+            "google-calendar",
+            f"PATCH {EVENT}",
+            {"focusTimeProperties": {"autoDeclineMode": "declineNone"}},
+            "write:calendar",
+        ),
         ("github", f"DELETE {REPO}/git/refs/heads/fix", None, "delete:code"),
         ("github", f"DELETE {REPO}/issues/7/labels", None, "delete:code"),
         ("github", f"PUT {REPO}/issues/7/labels", {"labels": []}, "write:code"),
@@ -152,6 +164,12 @@ def test_settings_of_a_repository_are_neither_read_nor_deleted(
         ("stripe", "GET /v1/events?type=charge.updated&types[]=customer.created"),
         ("stripe", "GET /v1/customers/cus_1/secrets"),
         ("gmail", f"DELETE {GMAIL}/settings/x"),
+        ("gmail", f"POST /upload{GMAIL}/messages/send?uploadType=resumable"),
+        ("gmail", f"POST /upload{GMAIL}/messages/send?uploadType=media&uploadType=r"),
+        (
+            "gmail",
+            f"POST /upload{GMAIL}/messages/send?uploadType=media&uploadProtocol=r",
+        ),
     ],
 )
 def test_what_is_of_another_scope_or_repository_is_refused(
@@ -182,3 +200,9 @@ def test_a_read_below_a_customer_or_charge_has_its_own_scope(
 def test_an_event_list_without_a_type_is_refused() -> None:
     """Without one, the answer has customers, invoices and balances in it."""
     assert decided("stripe", "GET /v1/events")[0] == "parameter_required"
+
+
+def test_an_upload_says_that_its_message_comes_with_it() -> None:
+    """Without a type of upload, the service chooses how the message follows."""
+    line = f"POST /upload{GMAIL}/messages/send"
+    assert decided("gmail", line)[0] == "parameter_required"
