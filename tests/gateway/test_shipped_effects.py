@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 from gateway.test_shipped import CALENDAR, GMAIL, REPO, decided
+from support.call_kit import bearer
+from support.gateway_stand import Received, Stand
+
+from agentvault_tui.gateway.shipped import shipped_file
 
 EVENT = f"{CALENDAR}/events/e1"
 TRASH = {"addLabelIds": ["TRASH"]}
@@ -206,3 +213,38 @@ def test_an_upload_says_that_its_message_comes_with_it() -> None:
     """Without a type of upload, the service chooses how the message follows."""
     line = f"POST /upload{GMAIL}/messages/send"
     assert decided("gmail", line)[0] == "parameter_required"
+
+
+async def test_a_person_who_cancels_an_event_is_shown_it(stand: Stand) -> None:
+    """A case binds the document too: an event that changes meanwhile is not deleted."""
+    event = {"summary": "Standup"}
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        body = json.dumps(event).encode()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+
+    stand.upstream.answer = answer
+    await stand.secret("google")
+    head = shipped_file("google-calendar", f"http://127.0.0.1:{stand.upstream.port}")
+    head = head.replace('"connection"', '"bearer"', 1)
+    head = head.replace('connection = "google-oauth2"', 'secret = "google"')
+    await stand.service("", "cal", head=head)
+    agent = await stand.agent("write:calendar", "delete:calendar")
+    auth = bearer(await stand.token(agent, "write:calendar"))
+    for change, answers in (("", 200), ("All hands", 403)):
+        call = asyncio.ensure_future(
+            stand.client.patch(
+                f"/gw/cal{EVENT}", json={"status": "cancelled"}, headers=auth
+            )
+        )
+        stepup = await stand.pending()
+        assert stepup.action == "delete:calendar"
+        shown = await stand.gateway.held_body(f"{stepup.id}/0")
+        assert json.loads(shown or b"") == event
+        event["summary"] = change or event["summary"]
+        await stand.approve(stepup.id)
+        assert (await call).status_code == answers
+    methods = [one.method for one in stand.upstream.received]
+    assert methods == ["GET", "GET", "PATCH", "GET", "GET"]
