@@ -1,8 +1,8 @@
 """A small machine to be kept out of: servers, files and a process, and who tries.
 
-``python -m support.confining SPEC`` builds it in a network namespace of its own,
-becomes the user that the spec names, and runs a command in it, confined or not. It is
-a process of its own, since it gives up root.
+`try_in` builds it in a network namespace of its own, becomes the user that the spec
+names, and runs a command in it, confined or not. It is in a forked process, since it
+gives up root.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from support.forked import Forked
 from support.patience import PATIENT
 
 from agentvault_tui.confine import (
@@ -103,25 +104,16 @@ def run_in(base: Path, uid: int, words: Sequence[str], **more: Any) -> str:
     return out
 
 
-def started_in(
-    base: Path, uid: int, words: Sequence[str], **more: Any
-) -> subprocess.Popen[str]:
+def started_in(base: Path, uid: int, words: Sequence[str], **more: Any) -> Forked:
     """Start a command in the project of *base* as *uid*."""
     spec = {"base": str(base), "uid": uid, "words": words, **more}
-    return subprocess.Popen(
-        [sys.executable, "-m", "support.confining", json.dumps(spec)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
+    return Forked((json.dumps(spec),), os.environ, begin=try_in)
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def ended(process: Forked) -> tuple[int, str, str]:
     """Return the exit code of a process that ends, and what it printed."""
-    out, err = process.communicate(timeout=PATIENT)
-    return process.returncode, out, err
+    out, err = process.communicate()
+    return process.wait(), out, err
 
 
 def wait_for(path: Path) -> None:
@@ -132,8 +124,12 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def main(spec: dict[str, Any]) -> int:
-    """Be the process that tries; return the command's exit code."""
+def try_in(text: str) -> NoReturn:
+    """Be the process that tries, and exit with the command's code."""
+    sys.exit(_code_of(json.loads(text)))
+
+
+def _code_of(spec: dict[str, Any]) -> int:
     base, uid = Path(spec["base"]), int(spec["uid"])
     os.chdir(base / "project")
     with ExitStack() as opened:
@@ -323,7 +319,3 @@ def _serve(opened: ExitStack, family: int, kind: int, address: Any) -> tuple[str
     threading.Thread(target=answer, daemon=True).start()
     found = server.getsockname()
     return found if isinstance(found, tuple) else (str(found), 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))

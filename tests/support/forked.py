@@ -107,21 +107,28 @@ class Process:
 
 
 class Forked(Process):
-    """`agentvault` with its output on a pipe; a test that fails shows its log."""
+    """`agentvault`, or *begin*, with its output on a pipe and its errors in a log.
+
+    A test that fails shows the log.
+    """
 
     started: Final[list[Forked]] = []
     """Those of the present test, and of fixtures that are still in use."""
 
     def __init__(
-        self, argv: tuple[str, ...], env: Mapping[str, str], room: int | None = None
+        self,
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        room: int | None = None,
+        begin: Callable[..., object] | None = None,
     ) -> None:
-        """Start it. With *room* no file of it may have more bytes."""
+        """Start it. With *room* no file of `agentvault` may have more bytes."""
+        begin = begin or partial(agentvault, room=room)
         ours, theirs = os.pipe()
         self.argv = argv
         self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - see below
         with Path(os.devnull).open("r+b") as nowhere:
             streams = (nowhere.fileno(), theirs, self.log.fileno())
-            begin = partial(agentvault, room=room)
             super().__init__(begin, *argv, env=env, streams=streams)
         os.close(theirs)
         self.stdout = os.fdopen(ours, encoding="utf-8")
@@ -129,7 +136,8 @@ class Forked(Process):
 
     def communicate(self, timeout: float = PATIENT) -> tuple[str, str]:
         """Wait for its end; return what it printed from here on, and its log."""
-        rest = self.stdout.read()
+        with self.stdout:
+            rest = self.stdout.read()
         self.wait(timeout)
         self.log.seek(0)
         return rest, self.log.read().decode()

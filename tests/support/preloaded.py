@@ -28,6 +28,7 @@ for _name in (
     "anyio._backends._asyncio",
     "cryptography.hazmat.backends.openssl",
     "httpcore",
+    "support.confining",
     "support.tenant_store",
 ):
     import_module(_name)
