@@ -38,38 +38,11 @@ UNTIL = b"running until ctrl+c; counts follow\n"
 """Printed by a demo without a console and without an end."""
 
 
-async def start(
-    home: Path | None, *arguments: str, temporary: Path | None = None
-) -> asyncio.subprocess.Process:
-    where = ("--home", str(home)) if home else ()
-    return await asyncio.create_subprocess_exec(
-        *(*AGENTVAULT, *where, *arguments),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **({"TMPDIR": str(temporary)} if temporary else {})},
-    )
-
-
 async def run(home: Path | None, *arguments: str) -> tuple[int, str, str]:
     where = ("--home", str(home)) if home else ()
     forking = partial(forked.run, *where, *arguments, env=dict(os.environ))
     done = await asyncio.to_thread(forking)
     return done.returncode, done.stdout, done.stderr
-
-
-async def test_a_temporary_home_is_gone_afterwards(short: Path) -> None:
-    """Without --home nothing stays behind, also when a signal ends the demo."""
-    process = await start(
-        None, "demo", "--headless", "--agents", "8", "--rate", "20", temporary=short
-    )
-    approve = await appears(short, "av-demo-*/demo/approve")
-    process.send_signal(signal.SIGTERM)
-    out, err = await process.communicate()
-    assert (process.returncode, err) == (0, UNTIL)
-    summary = json.loads(out)
-    assert summary["home"] == str(approve.parent.parent)
-    assert not left_in(short)
 
 
 def left_in(folder: Path) -> list[Path]:
@@ -152,13 +125,6 @@ def read_until(terminal: io.FileIO, sign: bytes | None) -> bytes:
     return seen
 
 
-async def appears(folder: Path, pattern: str) -> Path:
-    """Wait for another process to make a file."""
-    while not (found := sorted(await asyncio.to_thread(folder.glob, pattern))):  # noqa: ASYNC110 - another process makes it
-        await asyncio.sleep(0.05)
-    return found[0]
-
-
 def operators_of(home: Path) -> httpx.AsyncClient:
     """Return a client of the operators' side of the broker on *home*."""
     transport = httpx.AsyncHTTPTransport(uds=str(home / "run" / "agentvault.sock"))
@@ -184,18 +150,20 @@ class Demo:
                 stderr=subprocess.PIPE,
             )
 
-    def stop(self) -> dict[str, Any]:
-        """End it as ctrl+c does; return its summary."""
+    def stop(self, number: signal.Signals) -> tuple[dict[str, Any], bytes]:
+        """End it by a signal; return its summary, and what else it printed."""
         assert self._process is not None
         process, self._process = self._process, None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate()
-        assert (process.returncode, err) == (0, UNTIL)
-        return dict(json.loads(out))
+        assert process.returncode == 0
+        assert err.startswith(UNTIL)
+        return dict(json.loads(out)), err.removeprefix(UNTIL)
 
     def close(self) -> None:
         if self._process is not None:
-            assert self.stop()["totals"]["escalated"] >= 1
+            summary, more = self.stop(signal.SIGINT)
+            assert (summary["totals"]["escalated"] >= 1, more) == (True, b"")
 
 
 @pytest.fixture(scope="module")
@@ -389,7 +357,8 @@ async def test_headless_prints_what_the_ledger_holds(
     await difference(operators)
     limits = (await operators.get("/api/limits")).json()
     assert "bookings-an-hour" in {use["limit"] for use in limits["uses"]}
-    summary = demo.stop()
+    summary, more = demo.stop(signal.SIGTERM)
+    assert more == b""
     await run(home, "audit", "export", str(tmp_path / "x.jsonl"))
     lines = (tmp_path / "x.jsonl").read_text().splitlines()[1:]
     assert not any("policy.changed" in line for line in lines), "it voids what waits"
@@ -424,15 +393,13 @@ async def test_settings_that_know_no_such_connection_are_left(tmp_path: Path) ->
     home = tmp_path / "h"
     home.mkdir(mode=0o700)
     (home / "config.toml").write_text('[console]\ntheme = "mono"\n')
-    process = await start(home, "demo", "--headless")
-    async with operators_of(home) as operators:
-        await stepup(operators, "send:payment", "pending")
-    process.send_signal(signal.SIGINT)
-    out, err = await process.communicate()
-    assert process.returncode == 0
-    assert json.loads(out)["totals"]["allowed"]
-    assert b"[connections.NAME]" in err
-    assert err.startswith(UNTIL)
+    with closing(Demo(home)) as demo:
+        demo.start()
+        async with operators_of(home) as operators:
+            await stepup(operators, "send:payment", "pending")
+        summary, more = demo.stop(signal.SIGINT)
+    assert summary["totals"]["allowed"]
+    assert b"[connections.NAME]" in more
     assert "mono" in (home / "config.toml").read_text()
     assert "connections" not in (home / "config.toml").read_text()
 
