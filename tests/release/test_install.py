@@ -54,8 +54,13 @@ def test_nothing_is_left_after_installing_and_uninstalling(
     (site / "dependencies.pth").write_text("\n".join(places))
     before = sorted(path.relative_to(short) for path in short.rglob("*"))
     (wheel,) = release.glob("*.whl")
+    asked = short / "tmp/requirements.txt"
+    digest = run(sys.executable, "-c", _DIGEST, wheel).strip()
+    asked.write_text(f"agentvault-tui @ {wheel.as_uri()} --hash=sha256:{digest}")
     pip = (sys.executable, "-m", "pip", "--python", python)
-    run(*pip, "install", "--quiet", "--no-cache-dir", "--no-index", "--no-deps", wheel)
+    offline = ("--quiet", "--no-cache-dir", "--no-index", "--no-deps")
+    run(*pip, "install", *offline, "--require-hashes", "-r", asked)
+    asked.unlink()
     agentvault = python.with_name("agentvault")
 
     line = [program("git"), "-C", checkout, "rev-parse", "HEAD"]

@@ -3,21 +3,85 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import verify
 from support.needs import program
 
 Make = Callable[[Path], subprocess.CompletedProcess[str]]
+SECRETS = re.compile(
+    rb"PRIVATE KEY-----\s+[A-Za-z0-9+/]{40}|\bav_[a-z]_[\w-]{40}|\bghp_\w{36}"
+)
+"""A key or token with its value, as no release may hold one."""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def tracked(checkout: Path) -> list[str]:
+    """The files that a clone has."""
+    line = [program("git"), "-C", checkout, "ls-files", "-z"]
+    return subprocess.check_output(line, text=True).split("\0")[:-1]
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(
+    release: Path, tracked: list[str]
+) -> None:
+    """Templates, policies, service files and the licence are in it; no test is."""
+    (path,) = release.glob("*.whl")
+    with zipfile.ZipFile(path) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        others = {Path(name).name for name in {*wheel.namelist()} - names}
+        content = b"".join(map(wheel.read, wheel.namelist()))
+    assert names == {name for name in tracked if name.startswith("agentvault_tui/")}
+    assert others >= {"LICENSE", "METADATA", "entry_points.txt"}
+    assert SECRETS.search(content) is None
+
+
+def test_the_sdist_holds_package_docs_and_licence(
+    release: Path, tracked: list[str]
+) -> None:
+    """And the locked requirements; no tests, pictures or benches."""
+    wanted = ("agentvault_tui/", "docs/", "requirements/runtime.txt")
+    (path,) = release.glob("*.tar.gz")
+    with tarfile.open(path) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+        files = [sdist.extractfile(member) for member in sdist if member.isreg()]
+        content = b"".join(file.read() for file in files if file)
+    assert names == {
+        *(name for name in tracked if name.startswith(wanted)),
+        *("CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "hatch_build.py"),
+        *("pyproject.toml", ".gitignore"),
+        *("PKG-INFO", next(release.glob("*.cdx.json")).name),
+    }
+    assert SECRETS.search(content) is None
+
+
+def test_the_sdist_builds_the_same_wheel(release: Path, tmp_path: Path) -> None:
+    """Byte for byte, with the time that the provenance names."""
+    (path,) = release.glob("*.tar.gz")
+    with tarfile.open(path) as sdist:
+        sdist.extractall(tmp_path, filter="data")
+    (line,) = next(release.glob("*.jsonl")).read_text().splitlines()
+    parameters = json.loads(line)["predicate"]["buildDefinition"]["internalParameters"]
+    epoch = {"SOURCE_DATE_EPOCH": str(parameters["SOURCE_DATE_EPOCH"])}
+    (tree,) = tmp_path.iterdir()
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+    subprocess.run(build, cwd=tree, env=os.environ | epoch, check=True)
+    (wheel,) = (tree / "dist").iterdir()
+    assert wheel.read_bytes() == (release / wheel.name).read_bytes()
 
 
 def test_a_clone_elsewhere_gives_the_same_release(
