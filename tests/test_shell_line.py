@@ -92,7 +92,7 @@ LINES = st.lists(
 @pytest.mark.slow
 @pytest.mark.parametrize("shell", SHELLS)
 @settings(
-    max_examples=300,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,

@@ -258,7 +258,7 @@ ENCODED: dict[str, Callable[[bytes], bytes]] = {
     st.binary(max_size=30),
     st.lists(st.integers(0, 900), max_size=8),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_each_encoding_is_found_wherever_pieces_end(
     how: str, secret: bytes, before: bytes, cuts: list[int]
 ) -> None:

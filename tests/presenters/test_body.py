@@ -13,7 +13,7 @@ from support.console_scenes import HOSTILE
 
 from agentvault_tui.operator_api.gateway import HeldBody
 from agentvault_tui.operator_api.stepups import HeldRequestInfo
-from agentvault_tui.presenters.body import SHOWN, body_view, unread, view
+from agentvault_tui.presenters.body import body_view, unread, view
 from agentvault_tui.presenters.records import BodyView, HeldRequest
 from agentvault_tui.text import Shown, visible
 
@@ -104,13 +104,16 @@ def test_an_empty_a_lost_and_an_unread_body_say_so() -> None:
     assert "no broker answers" in unread(asked, Shown("no broker answers")).problem
 
 
-def test_a_body_too_large_for_a_screen_says_how_much_is_shown() -> None:
+def test_a_body_too_large_for_a_screen_says_how_much_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Its members are listed, its bytes only from the beginning."""
-    body = json.dumps({"amount": 7, "memo": "é" * SHOWN}, ensure_ascii=False).encode()
+    monkeypatch.setattr("agentvault_tui.presenters.body.SHOWN", shown := 2_000)
+    body = json.dumps({"amount": 7, "memo": "é" * shown}, ensure_ascii=False).encode()
     found = read(body)
     assert found.members[0] == ("/amount", "7")
-    assert sum(len(line.encode()) for line in found.raw) in {SHOWN, SHOWN - 1}
-    left = f"{len(body) - SHOWN:,} of {len(body):,} bytes are not shown"
+    assert sum(len(line.encode()) for line in found.raw) in {shown, shown - 1}
+    left = f"{len(body) - shown:,} of {len(body):,} bytes are not shown"
     assert left in found.problem
     assert "stepup show ID --save FILE" in found.problem
 

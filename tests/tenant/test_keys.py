@@ -21,6 +21,7 @@ from agentvault_tui.tenant import file_store
 from agentvault_tui.tenant.keys import MARGIN, MOST_RETIRED, SigningKeys, rotate_keys
 from agentvault_tui.tenant.users import NewUser
 from agentvault_tui.vault import TenantClient
+from agentvault_tui.vault.tenant import MAX_KEYS
 
 
 def published(tenant: TenantThread) -> KeySet:
@@ -158,17 +159,21 @@ def test_a_revoked_key_verifies_nothing_at_once(
 
 
 @pytest.mark.slow
-def test_rotations_keep_the_key_set_readable(home: Home, clock: ManualClock) -> None:
+def test_rotations_keep_the_key_set_readable(
+    home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Clients read 20 keys: one more rotation is refused, and a revocation never."""
+    assert MOST_RETIRED + 2 <= MAX_KEYS
+    monkeypatch.setattr("agentvault_tui.tenant.keys.MOST_RETIRED", most := 2)
     store = open_store(home)
     keys = SigningKeys(store, seal_of(home), clock)
     now = int(clock.now().timestamp())
-    for day in range(MOST_RETIRED):
+    for day in range(most):
         keys.sign({"exp": now + (day + 1) * 86_400})
         keys.rotate()
-    assert len(keys.public()["keys"]) == MOST_RETIRED + 2
+    assert len(keys.public()["keys"]) == most + 2
     before = keys.public()
-    with pytest.raises(ConflictError, match="16 retired keys") as caught:
+    with pytest.raises(ConflictError, match="2 retired keys") as caught:
         keys.rotate()
     assert caught.value.remedy.startswith("wait until 2026-11-25T10:01:00Z")
     assert keys.public() == before

@@ -177,7 +177,7 @@ def checked(status: int, headers: dict[bytes, bytes], body: bytes) -> dict[str, 
     body=bodies,
     authorization=st.none() | st.binary(max_size=60),
 )
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_strangers_get_an_answer_whatever_they_send(  # noqa: PLR0917 - all of HTTP
     world: World,
     path: str,
@@ -195,7 +195,7 @@ def test_strangers_get_an_answer_whatever_they_send(  # noqa: PLR0917 - all of H
 
 @pytest.mark.slow
 @given(path=st.sampled_from(PATHS[:6]), table=tables, as_json=st.booleans())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 def test_a_rogue_agent_gets_an_answer_whatever_it_sends(
     world: World, path: str, table: dict[str, Any], as_json: bool
 ) -> None:

@@ -39,8 +39,13 @@ def _colours(painted: str) -> str:
     return "16" if re.search(r"(?:^|;)(?:[349]|10)[0-7](?:;|$)", asked) else "none"
 
 
-@pytest.mark.parametrize("kind", TERMINALS)
-@pytest.mark.parametrize("by", ["ctrl+q", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("by", "kind"),
+    [
+        *(("ctrl+q", kind) for kind in TERMINALS),
+        *(("SIGTERM", kind) for kind in ("linux", "xterm-256color")),
+    ],
+)
 def test_it_opens_and_leaves_every_terminal_clean(
     fake: FakeOperator, terminal: Open, kind: str, by: str
 ) -> None:
