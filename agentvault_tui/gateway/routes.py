@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
 from agentvault_tui.gateway.conditions import has_form
 from agentvault_tui.gateway.config_folder import DENY
+from agentvault_tui.gateway.script_paths import script_readings
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, core_length, fold
@@ -38,7 +39,8 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
 
     A path that an earlier route has in another spelling (case, escapes, a suffix such
     as ``.json``, a final slash) is not matched by a later one that leaves that part
-    open: the upstream may take it for the earlier one.
+    open: the upstream may take it for the earlier one. Neither is one that a server of
+    scripts may read as the path of an earlier route.
 
     Args:
         service: the service that is called.
@@ -53,6 +55,7 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     segments = target.segments
     folded = tuple(map(fold, segments[: core_length(segments)]))
     passed: list[frozenset[int]] = []
+    scripted = list(_scripted(service, method, folded))
     for route in service.index.candidates(method, folded):
         captures = route.captures(segments)
         if captures is not None:
@@ -61,16 +64,41 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
             fixed = {i for i, (_, name) in enumerate(route.segments) if not name}
             if not route.rest:
                 fixed.add(core_length(segments))
-            if any(not odd <= fixed for odd in passed):
+            if any(not odd <= fixed for odd in passed) or any(
+                fixed.isdisjoint(places) and _is_first(service, other, route)
+                for other, places in scripted
+            ):
                 return None
             resource, exact = _resource(route, service, target, captures)
             return RouteMatch(route, route.scope, resource, captures, exact)
         if (odd := route.differences(folded)) is not None:
             passed.append(odd)
-    if passed or service.unmatched == DENY:
+    if passed or scripted or service.unmatched == DENY:
         return None
     resource, exact = _resource(None, service, target, {})
     return RouteMatch(None, service.unmatched, resource, {}, exact)
+
+
+def _scripted(
+    service: Service, method: str, folded: tuple[str, ...]
+) -> Iterator[tuple[ServiceRoute, frozenset[int]]]:
+    """Yield a route of each path that a server of scripts may read in another one.
+
+    With each are the places that a route has to name, to be about that path itself.
+    """
+    for reading in script_readings(folded):
+        for route in service.index.candidates(method, reading.path):
+            literals = route.differences(reading.path)
+            if literals is not None and reading.named <= literals:
+                yield route, reading.places
+                break
+
+
+def _is_first(service: Service, one: ServiceRoute, other: ServiceRoute) -> bool:
+    """Check whether the file has *one* before *other*."""
+    if one is other:
+        return False
+    return next(r for r in service.routes if r is one or r is other) is one
 
 
 def as_case(
