@@ -24,9 +24,11 @@ _ALIKE: Final = (
     ("•‧∙⋅・･", "······"),
     ("❨❩⟨⟩【】〔〕", "()<>[][]"),
 )
+_UNDRAWN: Final = "\u115f\u1160\u2800\U00013441\U00013442\U0001d159"
+"""Letters and symbols among `text.UNDRAWN`; marks and controls are left out as such."""
 _TABLE: Final = {
     ord(strange): plain
-    for strangers, plains in _ALIKE
+    for strangers, plains in (*_ALIKE, (_UNDRAWN, [""] * len(_UNDRAWN)))
     for strange, plain in zip(strangers, plains, strict=True)
 }
 _ENCLOSED: Final = (0x1F1E6, 0x1F150, 0x1F170)

@@ -22,12 +22,16 @@ _VISIBLE: Final = frozenset("LMNPS")
 _MAX_MARKS: Final = 2
 _LONGEST_SPELLED: Final = 10
 """Cells that a code point takes at most, spelled out or escaped."""
-_BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
-"""Letters and symbols that draw nothing: Hangul fillers, the empty Braille cell."""
-_SELECTORS: Final = re.compile(
-    "[\ufe00-\ufe0f\U000e0100-\U000e01ef\u180b-\u180d\u180f]"
+UNDRAWN: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+    "\u2800\U0001107f\U00013441\U00013442\U00016fe4\U0001d159]"
 )
-"""Variation selectors: marks by category, invisible by nature."""
+"""Characters that draw nothing, though some are letters, marks or symbols: those with
+the property Default_Ignorable_Code_Point (UAX 44; DerivedCoreProperties.txt of Unicode
+17.0), and in the last line the empty Braille cell, Brahmi's number joiner, Egyptian
+blanks, Khitan's filler and the null notehead."""
 _ELLIPSIS: Final = "…"
 _LIKE_SPELLED: Final = re.compile("⟦(?=U\\+[0-9A-F]{4,6}⟧)|⏎")
 _LIKE_ESCAPED: Final = re.compile(r"\\(?=n|u[0-9a-f]{4}|U[0-9a-f]{8})", re.IGNORECASE)
@@ -147,8 +151,7 @@ def _piece(character: str, before: str) -> str:
     if character == "\n":
         return "⏎"
     visible = unicodedata.category(character)[0] in _VISIBLE
-    hidden = character in _BLANK or _SELECTORS.match(character)
-    if not visible or hidden or _width(character) < 0:
+    if not visible or UNDRAWN.match(character) or _width(character) < 0:
         return _spelled(character)
     if _joins(character):
         alone = not before or len(before) > _MAX_MARKS

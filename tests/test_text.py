@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.needs import needs
 
+from agentvault_tui.lookalikes import fold_text
+from agentvault_tui.policy.resources import canonical
 from agentvault_tui.text import cell_width, clip, visible, visible_lines
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
@@ -94,6 +99,53 @@ def test_without_unicode_letters_are_escaped(raw: str, shown: str) -> None:
 def test_hostile_characters_are_spelled_out(raw: str, shown: str) -> None:
     """Escapes, bidirectional and invisible characters become visible; markup stays."""
     assert visible(raw) == shown
+
+
+UNDRAWN = """
+00AD 034F 061C 115F..1160 17B4..17B5 180B..180F 200B..200F 202A..202E 2060..206F 3164
+FE00..FE0F FEFF FFA0 FFF0..FFF8 1BCA0..1BCA3 1D173..1D17A E0000..E0FFF
+2800 1107F 13441..13442 16FE4 1D159
+"""
+"""Default_Ignorable_Code_Point of Unicode 17.0, as DerivedCoreProperties.txt writes it,
+and in the last line characters whose glyph is empty by definition."""
+
+
+def undrawn(text: str) -> set[int]:
+    """Return the code points of a table."""
+    ends = [[int(end, 16) for end in one.split("..")] for one in text.split()]
+    return {code for one in ends for code in range(one[0], one[-1] + 1)}
+
+
+def test_a_character_that_draws_nothing_is_spelled_out() -> None:
+    """Also a letter, mark or symbol, in each place of a text."""
+    for code in undrawn(UNDRAWN):
+        spelled = f"⟦U+{code:04X}⟧"
+        assert visible(f"acme{chr(code)}.test") == f"acme{spelled}.test"
+        assert visible(chr(code)) == spelled
+        assert fold_text(f"a{chr(code)}b") == "ab"
+        assert canonical(f"rec:a{chr(code)}b") is None
+
+
+NODE = shutil.which("node")
+_LIST = r"""
+for (let code = 0; code < 0x110000; code++) {
+  const character = String.fromCodePoint(code)
+  if (/\p{Default_Ignorable_Code_Point}/u.test(character)) {
+    console.log(code.toString(16))
+  }
+}
+"""
+
+
+@needs(NODE, "Node.js, which has Unicode's properties")
+def test_the_table_has_the_whole_property() -> None:
+    """Each Default_Ignorable_Code_Point that Node.js knows is one of the table."""
+    listed = subprocess.run(
+        [str(NODE), "-e", _LIST], check=True, capture_output=True, text=True, timeout=60
+    )
+    ignorable = undrawn(listed.stdout)
+    assert len(ignorable) > 4_000
+    assert ignorable <= undrawn(UNDRAWN)
 
 
 def test_a_cut_text_says_so() -> None:

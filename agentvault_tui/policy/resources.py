@@ -19,6 +19,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from agentvault_tui.lookalikes import fold_text
+from agentvault_tui.text import UNDRAWN
 
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _AUTHORITY: Final = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*)")
@@ -456,6 +457,8 @@ def _is_plain(text: str, path: int) -> bool:
         kind = unicodedata.category(character)
         if kind in _HIDDEN or (kind == "Zs" and character != " "):
             return False
+    if not text.isascii() and UNDRAWN.search(text):
+        return False
     segments = re.split(r"[/:]", text[path:].partition("?")[0])
     if any(map(_DOTS.fullmatch, segments)) or "//" in text[path:]:
         return False
