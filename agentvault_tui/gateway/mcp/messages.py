@@ -24,6 +24,7 @@ from agentvault_tui.gateway.mcp.errors import (
     HEADER_MISMATCH,
     INVALID_PARAMS,
     INVALID_REQUEST,
+    METHOD_NOT_FOUND,
     PARSE_ERROR,
     UNSUPPORTED_VERSION,
     McpError,
@@ -97,6 +98,27 @@ def failed(error: McpError, id_: RequestId | None) -> Envelope:
     if error.data is not None:
         members["data"] = error.data
     return answer(id_, error=Raw(encode_document(members)))
+
+
+def reply_to_server(request: Envelope, method: str) -> bytes | None:
+    """Return the reply to a server's request: to a ping, or else an error.
+
+    No client is asked: it could answer outside of any call, where nothing is decided.
+
+    Args:
+        request: the server's.
+        method: of it.
+
+    Returns:
+        a message; None if the request's id is so long that it is not repeated.
+    """
+    if method == "ping":
+        reply = answer(None, result=Raw(b"{}"))
+    else:
+        reply = failed(McpError(METHOD_NOT_FOUND, "no client is asked this"), None)
+    reply["id"] = request["id"]
+    text = msgspec.json.encode(reply)
+    return text if len(text) <= LONGEST_NOTE else None
 
 
 @dataclass(frozen=True, slots=True)

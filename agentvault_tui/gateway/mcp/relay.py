@@ -240,7 +240,12 @@ class McpRelay:
             max_answer=message.server.max_answer,
             id=id_,
         )
-        events = ServerEvents(progress, lambda: self.lists.changed(message.server.name))
+        name = message.server.name
+        events = ServerEvents(
+            progress,
+            list_changed=lambda: self.lists.changed(name),
+            replied=lambda: self.counts.count(name, "response", None),
+        )
         answered = await post(upstream, posted, events)
         if call is not None:
             call.status = answered.status

@@ -19,11 +19,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 from msgspec import Raw
 
 from agentvault_tui.clock import Clock
-from agentvault_tui.gateway.mcp.errors import METHOD_NOT_FOUND, McpError, too_long
+from agentvault_tui.gateway.mcp.errors import McpError, too_long
 from agentvault_tui.gateway.mcp.messages import (
     CLIENT,
     LEGACY,
@@ -31,13 +30,12 @@ from agentvault_tui.gateway.mcp.messages import (
     MODERN,
     Envelope,
     Message,
-    answer,
-    failed,
     member_of,
     one_line,
     own_message,
     read_answer,
     read_envelope,
+    reply_to_server,
     unsupported,
 )
 from agentvault_tui.gateway.mcp.pending import PendingRequest, Progress
@@ -519,14 +517,9 @@ class McpProcess:
                 waiting.progress(envelope["params"])
 
     def _refuse(self, envelope: Envelope, method: str) -> None:
-        """Answer a server's request, unless its id is long: a ping, or an error."""
-        if method == "ping":
-            reply = answer(None, result=Raw(b"{}"))
-        else:
-            reply = failed(McpError(METHOD_NOT_FOUND, "no client is asked this"), None)
-        reply["id"] = envelope["id"]
-        text, pipe = msgspec.json.encode(reply), self._pipe
-        if len(text) <= LONGEST_NOTE and pipe is not None and pipe.put(text):
+        """Answer a server's request; see `reply_to_server`."""
+        text, pipe = reply_to_server(envelope, method), self._pipe
+        if text is not None and pipe is not None and pipe.put(text):
             self._events.count(self.server.name, "response", None)
 
     async def _log_errors(self, process: asyncio.subprocess.Process) -> None:

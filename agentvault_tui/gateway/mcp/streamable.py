@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Final
 
@@ -20,6 +20,7 @@ from agentvault_tui.gateway.mcp.messages import (
     member_of,
     one_line,
     read_envelope,
+    reply_to_server,
 )
 from agentvault_tui.gateway.mcp.pending import Progress
 from agentvault_tui.gateway.mcp.tool_schemas import ToolSchema
@@ -34,12 +35,10 @@ _PIECE: Final = 65_536
 _TURN_S: Final = 0.001
 """Seconds of one turn of the event loop for the events of a stream."""
 _USED: Final = frozenset({"method", "result", "error"})
+_MOST_REPLIES: Final = 100
+"""Requests of a server that are answered while it works on one message."""
 _MOST_USELESS: Final = 10_000
 """Events of a stream that are no message, and comments against time limits."""
-
-
-class RefusedByServerError(UpstreamError):
-    """The server refused the message by an HTTP status, so it did not run it."""
 
 
 @dataclass(slots=True)
@@ -68,6 +67,11 @@ class Posted:
     id: int | None
     """The message's id, as it is sent; a notification has none."""
 
+    @property
+    def may_reply(self) -> bool:
+        """Whether the server may ask before it answers: in the eras of sessions."""
+        return ("MCP-Protocol-Version", MODERN) not in self.headers
+
 
 @dataclass(slots=True)
 class ServerReply:
@@ -88,6 +92,8 @@ class ServerEvents:
     progress: Progress
     list_changed: Callable[[], None]
     """Called when its list of tools has changed."""
+    replied: Callable[[], None]
+    """Called when a request of the server was answered."""
 
 
 def headers_to_server(
@@ -131,7 +137,14 @@ async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> Serv
         UpstreamError: there is no answer, or none that is MCP's.
         SessionGoneError: the server has ended the session.
     """
+    answer = await _send(upstream, posted)
+    try:
+        return await _read(answer, events, posted, upstream)
+    finally:
+        answer.close()
 
+
+async def _send(upstream: Upstream, posted: Posted) -> Answer:
     def attach(outgoing: Outgoing) -> None:
         posted.release()
         posted.cutters.append(outgoing.abort)
@@ -142,22 +155,28 @@ async def post(upstream: Upstream, posted: Posted, events: ServerEvents) -> Serv
             yield posted.body[first : first + _PIECE]
         posted.sent()
 
-    outgoing = Outgoing(
-        method="POST",
-        target=posted.target,
-        headers=list(posted.headers),
-        body=pieces(),
-        length=len(posted.body),
-        attach=attach,
-        echo=Echo(posted.attachment.needles),
-        agent_id=posted.agent_id,
-        reuse=posted.reuse,
+    return await upstream.send(
+        Outgoing(
+            method="POST",
+            target=posted.target,
+            headers=list(posted.headers),
+            body=pieces(),
+            length=len(posted.body),
+            attach=attach,
+            echo=Echo(posted.attachment.needles),
+            agent_id=posted.agent_id,
+            reuse=posted.reuse,
+        )
     )
-    answer = await upstream.send(outgoing)
-    try:
-        return await _read(answer, events, posted, upstream.pace)
-    finally:
-        answer.close()
+
+
+async def _reply(
+    upstream: Upstream, posted: Posted, events: ServerEvents, text: bytes
+) -> None:
+    """Send a reply to a server's request, with the headers of the message before it."""
+    reply = replace(posted, body=text, sent=events.replied, id=None)
+    with suppress(UpstreamError):  # then the server waits, as for any client
+        (await _send(upstream, reply)).close()
 
 
 def _has_session(posted: Posted) -> bool:
@@ -165,7 +184,7 @@ def _has_session(posted: Posted) -> bool:
 
 
 async def _read(
-    answer: Answer, events: ServerEvents, posted: Posted, pace: Pace
+    answer: Answer, events: ServerEvents, posted: Posted, upstream: Upstream
 ) -> ServerReply:
     headers = dict(answer.headers)
     session = headers.get(b"mcp-session-id")
@@ -176,32 +195,36 @@ async def _read(
     if answer.status == 404 and _has_session(posted):
         raise SessionGoneError
     if answer.status in {401, 403}:
-        raise RefusedByServerError(
+        raise UpstreamError(
             502,
             "upstream_unreachable",
             "the server does not accept the gateway's credential: an operator has to"
             " look",
         )
-    envelope = await _answered(answer, kind, events, posted, pace)
+    envelope = await _answered(answer, kind, events, posted, upstream)
     if envelope is None:
         raise _rubbish(answer.status)
     return ServerReply(envelope, answer.status, name, answer.bytes_in)
 
 
 async def _answered(
-    answer: Answer, kind: bytes, events: ServerEvents, posted: Posted, pace: Pace
+    answer: Answer,
+    kind: bytes,
+    events: ServerEvents,
+    posted: Posted,
+    upstream: Upstream,
 ) -> Envelope | None:
     """Return the message that answers, of a stream or of a body of JSON."""
+    replies = 0
     if kind == b"text/event-stream":
-        async with aclosing(_events(answer, posted, pace)) as messages:
+        async with aclosing(_events(answer, posted, upstream.pace)) as messages:
             async for one in messages:
                 if _answers(one, posted):
                     return one
-                method = member_of(one, "method", str)
-                if method == "notifications/progress":
-                    events.progress(one.get("params", Raw(b"{}")))
-                elif method == "notifications/tools/list_changed":
-                    events.list_changed()
+                text = _note(one, events)
+                if text and posted.may_reply and replies < _MOST_REPLIES:
+                    replies += 1
+                    await _reply(upstream, posted, events, text)
         return None
     if kind != b"application/json":
         return None
@@ -212,6 +235,18 @@ async def _answered(
             raise _too_long(answer.status, posted)
     envelope = _message(bytes(whole))
     return envelope if envelope and _answers(envelope, posted) else None
+
+
+def _note(message: Envelope, events: ServerEvents) -> bytes | None:
+    """Handle a message before the answer; return the reply to one that is a request."""
+    method = member_of(message, "method", str)
+    if method is not None and "id" in message:
+        return reply_to_server(message, method)
+    if method == "notifications/progress":
+        events.progress(message.get("params", Raw(b"{}")))
+    elif method == "notifications/tools/list_changed":
+        events.list_changed()
+    return None
 
 
 def _answers(envelope: Envelope, posted: Posted) -> bool:
@@ -284,7 +319,5 @@ def _too_long(status: int, posted: Posted) -> UpstreamError:
 
 
 def _rubbish(status: int) -> UpstreamError:
-    refused = 300 <= status < 500
-    return (RefusedByServerError if refused else UpstreamError)(
-        502, "upstream_reset", f"the server answered {status} and no message of MCP"
-    )
+    text = f"the server answered {status} and no message of MCP"
+    return UpstreamError(502, "upstream_reset", text)

@@ -40,7 +40,6 @@ from agentvault_tui.gateway.mcp.servers import (
     paths_of,
     unsaid,
 )
-from agentvault_tui.gateway.mcp.streamable import RefusedByServerError
 from agentvault_tui.gateway.refusals import CallRefusedError
 from agentvault_tui.gateway.tools import (
     ToolRule,
@@ -266,14 +265,13 @@ class McpCalls:
             call.problem = (
                 error.code if isinstance(error, UpstreamError) else error.reason
             )
-            call.sent = call.sent and not isinstance(error, RefusedByServerError)
             call.check()
             raise
         except asyncio.CancelledError:
             call.problem = "cancelled"
             raise
         except (McpError, SessionGoneError):
-            call.problem, call.sent = "upstream_reset", False
+            call.problem = "upstream_reset"
             raise
         finally:
             if session is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ import httpx
 import pytest
 from support.bench import OPERATOR
 from support.gateway_stand import SECRET, Received, Stand, endless
+from support.mcp_by_url import Server, plain, result, stand_of
 from support.mcp_stand import (
     MODERN,
     SCOPES,
@@ -34,57 +35,6 @@ from agentvault_tui.settings import ConnectionSettings
 from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.service_connection import UpstreamError
 
-Respond = Callable[[Received, asyncio.StreamWriter], Any]
-
-
-def plain(body: object, status: str = "200 OK", **headers: str) -> bytes:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    named = {"Content-Type": "application/json", **headers}
-    lines = "".join(f"{n.replace('_', '-')}: {v}\r\n" for n, v in named.items())
-    head = f"HTTP/1.1 {status}\r\n{lines}Content-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
-
-
-def result(request: Received, **members: Any) -> dict[str, Any]:
-    said = {"content": [{"type": "text", "text": "done"}], "unknown": 1, **members}
-    return {"jsonrpc": "2.0", "id": json.loads(request.body)["id"], "result": said}
-
-
-class Server:
-    """An MCP server by URL, in both eras, that answers calls as a test says."""
-
-    def __init__(self) -> None:
-        self.respond: Respond = lambda request, writer: writer.write(
-            plain(result(request))
-        )
-        self.lists: Respond | None = None
-        self.sessions = 0
-        self.gone = False
-
-    async def __call__(self, request: Received, writer: asyncio.StreamWriter) -> None:
-        message = json.loads(request.body)
-        method = message["method"]
-        if "id" not in message:
-            writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
-        elif method == "initialize":
-            self.sessions += 1
-            said = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}}
-            answer = {"jsonrpc": "2.0", "id": message["id"], "result": said}
-            name = f"upstream-{self.sessions}"
-            writer.write(plain(answer, Mcp_Session_Id=name))
-        elif self.gone:
-            writer.write(plain({}, "404 Not Found"))
-        elif method == "tools/list" and self.lists is not None:
-            await self.lists(request, writer)
-        elif method == "tools/call":
-            told = self.respond(request, writer)
-            if told is not None:
-                await told
-        else:
-            error = {"code": -32601, "message": "unknown"}
-            answer = {"jsonrpc": "2.0", "id": message["id"], "error": error}
-            writer.write(plain(answer, "404 Not Found"))
-
 
 @pytest.fixture
 def server() -> Server:
@@ -93,12 +43,7 @@ def server() -> Server:
 
 @pytest.fixture
 async def mcp(stand: Stand, server: Server) -> McpStand:
-    stand.upstream.answer = server
-    await stand.secret()
-    mcp = McpStand(stand, stand.bench.home.data / "none")
-    credential = '[credential]\nkind = "bearer"\nsecret = "key"\n'
-    await mcp.remote(TOOLS + credential, query="?team=1")
-    return mcp
+    return await stand_of(stand, server)
 
 
 @pytest.fixture(params=["modern", "legacy"])
@@ -108,7 +53,7 @@ async def client(request: pytest.FixtureRequest, mcp: McpStand) -> Client:
 
 def calls(mcp: McpStand) -> list[Received]:
     received = mcp.stand.upstream.received
-    return [r for r in received if json.loads(r.body)["method"] == "tools/call"]
+    return [r for r in received if json.loads(r.body).get("method") == "tools/call"]
 
 
 async def test_the_credential_goes_out_and_the_agents_token_does_not(
@@ -253,18 +198,20 @@ async def test_streams_of_several_servers_are_read_in_turns() -> None:
         (plain({"token": SECRET}), "credential_echoed", "unknown"),
         (plain(b"rubbish"), "upstream_reset", "unknown"),
         (plain(b"[]"), "upstream_reset", "unknown"),
-        (plain(b"x" * (2**20 + 1), "400 Bad Request"), "upstream_reset", "failed"),
+        (plain(b"x" * (2**20 + 1), "400 Bad Request"), "upstream_reset", "unknown"),
         (plain({"jsonrpc": "2.0", "id": 1}), "upstream_reset", "unknown"),
         (
             plain(b"<html>", "502 Bad Gateway", Content_Type="text/html"),
             "upstream_reset",
             "unknown",
         ),
-        (plain({}, "401 Unauthorized"), "upstream_unreachable", "failed"),
+        (plain({}, "401 Unauthorized"), "upstream_unreachable", "unknown"),
+        (plain({}, "404 Not Found"), "upstream_reset", "unknown"),
+        (plain({}, "408 Request Timeout"), "upstream_reset", "unknown"),
         (
-            plain({}, "302 Found", Location="http://127.0.0.1/"),
+            plain({}, "303 See Other", Location="http://127.0.0.1/"),
             "upstream_reset",
-            "failed",
+            "unknown",
         ),
         (
             plain({}, "200 OK", Content_Type="text/event-stream"),
@@ -282,8 +229,8 @@ async def test_streams_of_several_servers_are_read_in_turns() -> None:
 async def test_an_answer_that_is_none_leaves_open_what_was_done(
     mcp: McpStand, server: Server, answer: bytes, code: str, ended: str
 ) -> None:
-    """The model reads why; the credential never reaches it; sent once. Only a status
-    that says no is a failure: else the server had it whole and may have done it."""
+    """The model reads why; the credential never reaches it; sent once. Whatever the
+    status is, the server had it whole and may have done it."""
     server.respond = lambda _, writer: writer.write(answer)
     client = await mcp.client("modern")
     params = {"name": "read_file", "arguments": {"path": "/a"}}
@@ -291,6 +238,7 @@ async def test_an_answer_that_is_none_leaves_open_what_was_done(
     assert SECRET not in told.text
     assert error_of(told.json()["result"]) == code
     assert (await mcp.stand.records())[-1] == ("result", ended)
+    assert (await mcp.stand.settled())[-1].detail["request_whole"] is True
     assert len(calls(mcp)) == 1
 
 
@@ -389,6 +337,7 @@ async def test_a_session_the_server_has_ended_is_begun_anew(
     server.gone = True
     params = {"name": "read_file", "arguments": {"path": "/a"}}
     assert (await client.send("tools/call", params)).status_code == 404
+    assert (await mcp.stand.records())[-1] == ("result", "unknown")
     server.gone = False
     assert (await client.send("tools/call", params)).status_code == 404
     client.session = None
