@@ -64,6 +64,10 @@ function report (request, error) {
   }
 }
 
+app.get('/gets/:name', (request, response) => {
+  print({ ...report(request, null), handler: request.route.path })
+  response.end('read')
+})
 app.use((request, response) => {
   print(report(request, null))
   response.end('read')

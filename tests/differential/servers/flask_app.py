@@ -11,6 +11,12 @@ app = Flask(__name__)
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"]
 
 
+@app.get("/gets/<name>")
+def get(name: str) -> str:
+    """Name the route that a HEAD request is of too; `read` answers before it runs."""
+    return name
+
+
 @app.before_request
 def read() -> tuple[str, int]:
     """Report what Flask read; answer 400 where it could not read the body."""
@@ -46,6 +52,7 @@ def read() -> tuple[str, int]:
             "files": files,
             "watched": watched(request.values, document),
             "error": error,
+            "handler": request.url_rule.rule if request.url_rule else None,
         }
     )
     return "read", 400 if error else 200
