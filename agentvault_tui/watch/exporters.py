@@ -149,6 +149,8 @@ class SyslogExporter(Exporter):
 
     _writer: asyncio.StreamWriter | None = None
     _reader: asyncio.StreamReader | None = None
+    _tcp: asyncio.WriteTransport
+    """Below TLS: it may hold all messages when TLS has none left."""
 
     def encode(self, record: OcsfRecord) -> bytes:
         """Return a message, which over UDP fits into a datagram."""
@@ -190,7 +192,7 @@ class SyslogExporter(Exporter):
         for message in messages:
             writer.write(b"%d %b" % (len(message), message))
         await writer.drain()
-        while _unacknowledged(writer):  # noqa: ASYNC110 - the kernel has no event
+        while self._unacknowledged(writer):  # noqa: ASYNC110 - the kernel has no event
             await asyncio.sleep(_LOOK)
         if reader.at_eof() or writer.is_closing():
             raise ConnectionResetError
@@ -209,38 +211,44 @@ class SyslogExporter(Exporter):
         if context is not None:
             context.set_alpn_protocols([])  # it is not HTTP
         try:
-            reader, writer = await asyncio.open_connection(
-                sock=connected,
-                ssl=context,
-                server_hostname=host if context else None,
-                limit=1024,
-            )
+            reader, writer = await asyncio.open_connection(sock=connected, limit=1024)
         except BaseException:
             connected.close()
             raise
-        self._reader, self._writer = reader, writer
+        self._reader, self._writer, self._tcp = reader, writer, writer.transport
+        if context is not None:
+            await writer.start_tls(context, server_hostname=host)
         return reader, writer
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connection; messages that have not left are not sent any more."""
         writer, self._writer, self._reader = self._writer, None, None
-        if writer is not None:
+        if writer is None:
+            return
+        # A peer that does not read would hold the connection open for the rest, which
+        # the next connection sends again.
+        if not self._waiting(writer):
             writer.close()
             with suppress(OSError, TimeoutError):
                 await asyncio.wait_for(writer.wait_closed(), 1)
+        self._tcp.abort()
 
+    def _waiting(self, writer: asyncio.StreamWriter) -> int:
+        """Return how many bytes have not left this process, at the least."""
+        layers = {writer.transport, self._tcp}
+        return sum(one.get_write_buffer_size() for one in layers)
 
-def _unacknowledged(writer: asyncio.StreamWriter) -> int:
-    """Return how many bytes the peer's kernel has not acknowledged, as far as known."""
-    if writer.transport.is_closing():
-        return 0
-    waiting = writer.transport.get_write_buffer_size()
-    connected = writer.get_extra_info("socket")
-    if waiting or connected is None or sys.platform != "linux":
-        return waiting
-    buffer = fcntl.ioctl(connected.fileno(), _UNACKNOWLEDGED, bytes(4))
-    (unsent,) = struct.unpack("i", buffer)
-    return int(unsent)
+    def _unacknowledged(self, writer: asyncio.StreamWriter) -> int:
+        """Return how many bytes the peer's kernel lacks, as far as known."""
+        if writer.transport.is_closing():
+            return 0
+        waiting = self._waiting(writer)
+        connected = writer.get_extra_info("socket")
+        if waiting or connected is None or sys.platform != "linux":
+            return waiting
+        buffer = fcntl.ioctl(connected.fileno(), _UNACKNOWLEDGED, bytes(4))
+        (unsent,) = struct.unpack("i", buffer)
+        return int(unsent)
 
 
 def syslog_message(record: OcsfRecord) -> bytes:

@@ -7,6 +7,8 @@ import json
 import re
 import socket
 import ssl
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,17 @@ from support.alert_stand import AlertStand, answering
 from support.bench import PAYMENT, Bench
 from support.gateway_stand import Received
 from support.ocsf_check import faults
-from support.patience import PATIENT
+from support.patience import PATIENT, until
 from support.tls_front import trusted
 
 from agentvault_tui.broker.core import SYSTEM
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.ledger import EventQuery
 from agentvault_tui.model import Action, Draft, EventType
+from agentvault_tui.vault import Secret
+from agentvault_tui.watch.config import SinkTable
+from agentvault_tui.watch.exporters import SyslogExporter
+from agentvault_tui.watch.senders import SinkError
 from agentvault_tui.web import reach
 from agentvault_tui.web.local_ca import CaFiles
 
@@ -216,6 +222,49 @@ async def test_syslog_over_a_stream_resumes(
     messages = [one for part in received for one in frames(part)]
     assert sorted(set(read_syslog(messages))) == list(range(1, count + 1))
     listening.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+async def test_a_connection_to_a_server_that_does_not_read_is_closed(
+    bench: Bench, kind: str
+) -> None:
+    """It does not get the rest later, next to the connection that replaces it."""
+    tls, _, _ = trusted(bench.home)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tls.files.cert, tls.files.key)
+    message = b"x" * 16_000_000  # more than the kernel's buffers take
+    reads = threading.Event()
+    bound = socket.create_server(("127.0.0.1", 0))
+    bound.settimeout(PATIENT)
+
+    def serve() -> int:
+        connected, _ = bound.accept()
+        connected.settimeout(PATIENT)
+        if kind == "tls":
+            connected = context.wrap_socket(connected, server_side=True)
+        assert reads.wait(PATIENT)
+        count = 0
+        with connected, suppress(OSError):
+            while data := connected.recv(65_536):
+                count += len(data)
+        return count
+
+    serving = asyncio.create_task(asyncio.to_thread(serve))
+    sink = SinkTable(
+        "syslog",
+        address=f"{kind}://localhost:{bound.getsockname()[1]}",
+        allow_private=True,
+        authorities=CaFiles.of(bench.home).ca.read_text(),
+    )
+    exporter = SyslogExporter(sink, lambda *_: Secret(""), bench.clock)
+    exporting = asyncio.create_task(exporter.export([message]))
+    await until(lambda: exporter._writer and exporter._waiting(exporter._writer))
+    await exporter.aclose()
+    reads.set()
+    assert 0 < await serving < len(message)
+    with pytest.raises(SinkError, match="broke off"):
+        await exporting
+    bound.close()
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
