@@ -24,7 +24,7 @@ from agentvault_tui.gateway.content import (
 )
 from agentvault_tui.gateway.headers import is_listable
 from agentvault_tui.gateway.media_types import MediaType
-from agentvault_tui.gateway.request import read_head
+from agentvault_tui.gateway.request import read_body, read_head
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.model import EventType
 from agentvault_tui.text import visible
@@ -173,6 +173,9 @@ def _refusal(service: Service, detail: Mapping[str, Any]) -> tuple[str, str] | N
         )
         if detail.get("body_bytes") and none:
             return where, "unexpected_body"
+        if detail.get("body_bytes") == 0:  # the row has all of the request
+            read_body(head.job(), b"")
+            return None
         missing = [*head.route.requires, *(b.id for b in head.route.binds if b.id)]
         named = {name for name, _ in head.target.query}
         if any(one.kind == "query" and one.name not in named for one in missing):

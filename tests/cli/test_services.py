@@ -122,6 +122,21 @@ def test_services_are_listed_and_shown(av: Run, stripe: Path) -> None:
     assert av("services", "try", "nothing", "GET", "/", "--agent", "x").code == 4
 
 
+def test_cases_and_further_resources_are_shown(av: Run, broker: Broker) -> None:
+    """`show` lists a case before its route, and all resources of a route."""
+    case = '[[routes.cases]]\nwhen = { "query:to" = "board*" }\nscope = "deny"\n'
+    route = (
+        'origin = "https://cal.test"\n[[routes]]\nmethod = "POST"\npath = "/{day}"\n'
+        'scope = "write:calendar"\nresource = ["day:{day}", "day:{query:to}"]\n'
+    )
+    with broker.service("cal", route + case):
+        cased, plain = av("services", "show", "cal", "--json").json["routes"]
+        listed = av("services", "list", "--json").json["services"]
+    assert (cased["scope"], cased["when"]) == ("deny", "query:to is board*")
+    assert (plain["when"], plain["also"]) == ("", ["day:{query:to}"])
+    assert "cal" in [one["name"] for one in listed]
+
+
 def test_a_broken_file_is_told_by_list(av: Run, stripe: Path) -> None:
     """The problem of a broken file stands beside the service that stays in force."""
     stripe.write_text(FILE.replace("origin", "orign"))

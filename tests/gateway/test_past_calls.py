@@ -104,3 +104,23 @@ async def test_calls_that_a_file_would_refuse_now_are_named(stand: Stand) -> Non
     told = [{"service": "api", "method": "POST", "path": "/transfers/a"}]
     (note,) = refused_now(service, told)
     assert "now refused unless the request has body:/to" in note
+
+
+async def test_calls_that_a_case_would_refuse_now_are_named(stand: Stand) -> None:
+    """A request without a body is read as the gateway reads it, with its query."""
+    route = '[[routes]]\nmethod = "GET"\npath = "/days"\nscope = "read:calendar"\n'
+    await stand.service(route)
+    agent = await stand.agent("read:calendar")
+    auth = bearer(await stand.token(agent, "read:calendar"))
+    for query in ("", "?expand[]=all"):
+        reply = await stand.client.get(f"/gw/api/days{query}", headers=auth)
+        assert reply.status_code == 200
+    await stand.settled()
+    case = '[[routes.cases]]\nwhen = { "query:expand" = "*" }\nscope = "deny"\n'
+    await stand.service(route + case)
+    service = stand.gateway.services.get("api")
+    assert service is not None
+    since = stand.bench.clock.now() - timedelta(days=30)
+    with stand.bench.reading() as db:
+        notes = refused_now(service, recorded_calls(db, "api", since))
+    assert notes == ["GET /days: refused now (no_route); calls in the last 30 days: 1"]
