@@ -74,6 +74,8 @@ CUSTOMER = "/v1/customers/cus_1"
         ("github", f"PUT {REPO}/issues/7/labels", {"labels": []}, "write:code"),
         ("github", f"PATCH {REPO}/issues/7", {"labels": []}, "write:code"),
         ("github", f"PATCH {REPO}/issues/7", {"assignees": []}, "write:code"),
+        ("github", f"POST {REPO}/pulls", {"head": "acme:secret:main"}, "write:code"),
+        ("github", f"POST {REPO}/pulls", {"head": "a", "head_repo": "b"}, "write:"),
         ("stripe", f"POST {CUSTOMER}/subscriptions", "items[0][price]=p", "send:"),
         ("stripe", f"POST {CUSTOMER}/balance_transactions", "amount=-5", "send:"),
         ("stripe", f"POST {CUSTOMER}/cash_balance", "x=1", "send:payment"),
