@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, Final
 
 import httpx
@@ -40,7 +47,11 @@ _FILE: Final = re.compile(
 )
 _MOVED: Final = frozenset({"source", "src", "destination", "dest", "dst"})
 """Arguments that are paths if a word of the tool's name says so."""
-_FILE_WORDS: Final = frozenset({"file", "files", "dir", "directory", "folder"})
+_MOVES: Final = frozenset({"move", "rename", "copy", "link", "symlink"})
+"""Words of tools of a file server whose ``from`` and ``to`` are paths, too."""
+_FILE_WORDS: Final = frozenset(
+    {"file", "files", "dir", "directory", "directories", "folder", "folders"}
+)
 _BELOW: Final = frozenset(
     {
         *("search", "find", "grep", "glob", "tree", "walk", "scan", "index", "list"),
@@ -50,6 +61,15 @@ _BELOW: Final = frozenset(
 )
 """Words of tools that may act on everything below a folder."""
 _OBJECT: Final = re.compile(r"uri|url|id|.*_id|name|repo|table|channel|key")
+_ROLE: Final = re.compile(
+    r"(?:from|to|source|src|target|destination|dest|dst|old|new|other|parent|base)_"
+)
+_PATH: Final = "path"
+_MANY: Final = frozenset(
+    {"item", "target", "document", "resource", "object", "record", "entry", "node"}
+)
+"""Lists with such a name may name objects of any kind."""
+_DEPTH: Final = 3
 _OF_FILES: Final = {
     "read:records": "read:files",
     "write:records": "write:files",
@@ -209,39 +229,53 @@ def draft_file(name: str, head: Iterable[str], tools: Iterable[Tool]) -> str:
         *head,
         'unmatched = "deny"',
     ]
-    entries = [_entry(name, tool) for tool in tools]
-    drafted = [line for entry in entries for line in entry]
-    if not any(line.startswith("[") for line in drafted):
+    tools = [*tools]
+    files = any(_paths(one, files=False) for one in tools)
+    reads = [_read(one, files=files) for one in tools]
+    kinds = frozenset(_kind(one) for some in reads for one in some)
+    drafted: list[str] = []
+    for tool, read in zip(tools, reads, strict=True):
+        entry = _entry(name, tool, read, files=files)
+        if entry[1:] and (unread := _unread(_arguments(tool), read, kinds)):
+            why = f"Left out, for its resource would not name: {', '.join(unread)}"
+            entry = [visible(why, 200), *"\n".join(entry).split("\n")]
+            entry = [f"# {one}" for one in entry]
+        drafted += ["", *entry]
+    if not any("[tools." in line for line in drafted):
         raise UsageError("the server has no tools", "write mcp/NAME.toml by hand")
-    if any(line.startswith("paths = ") for line in drafted):
+    if any("paths = " in line for line in drafted):
         lines += ['# root = "/srv/shared"   # where its relative paths start, if known']
     if any("amount" in _arguments(tool) for tool in tools):
         lines += ["", "# [money]", '# unit = "minor"   # 4200 is 42.00; or "major"']
     return "\n".join(lines + drafted) + "\n"
 
 
-def _entry(server: str, tool: Tool) -> list[str]:
+def _entry(server: str, tool: Tool, read: Sequence[str], *, files: bool) -> list[str]:
+    """Return the lines of a tool's entry; one comment if no entry can name it.
+
+    Args:
+        server: its name.
+        tool: as the server lists it.
+        read: the result of `_read`.
+        files: whether the server has tools with paths.
+    """
     tool_name = str(tool.get("name", ""))
     shown = visible(" ".join(tool_name.split()), 100)
     if not re.fullmatch(r"[\x21-\x7e]{1,128}", tool_name) or "*" in tool_name:
-        return ["", f"# Left out, for no entry can name it: {shown}"]
+        return [f"# Left out, for no entry can name it: {shown}"]
     if tool_name in CALLED:
-        return ["", f"# Left out, for an entry would permit MCP's method: {shown}"]
+        return [f"# Left out, for an entry would permit MCP's method: {shown}"]
     names, words = _arguments(tool), _words(tool_name)
-    schema = tool.get("inputSchema")
-    needed = schema.get("required") if isinstance(schema, dict) else None
-    required = [str(one) for one in needed] if isinstance(needed, list) else []
     scope, why = _scope(words, tool.get("annotations"))
-    lines = [f"[tools.{write_key(tool_name)}]"]
-    if paths := _paths(names, words):
+    paths = _paths(tool, files=files)
+    if paths or (files and not _FILE_WORDS.isdisjoint(words)):
         scope = _OF_FILES.get(scope, scope)
+    lines = [f"[tools.{write_key(tool_name)}]", f'scope = "{scope}"']
+    if paths:
         lines.append(f"paths = {write_value(paths)}")
         lines += [] if _BELOW.isdisjoint(words) else ["recursive = true"]
     else:
-        plain = (one for one in required if re.fullmatch(r"[A-Za-z0-9_.-]+", one))
-        if word := next((one for one in plain if _OBJECT.fullmatch(one.lower())), ""):
-            lines.append(f"resource = {write_value(f'{server}:{{{word}}}')}")
-    lines.insert(1, f'scope = "{scope}"')
+        lines += [f"resource = {write_value(f'{server}:{{{one}}}')}" for one in read]
     stated: dict[str, str] = {one: f"/{one}" for one in _STATED if one in names}
     for one in ("recipients", "to"):
         if one in names:
@@ -252,7 +286,7 @@ def _entry(server: str, tool: Tool) -> list[str]:
         lines.append(f"parameters = {{ {pairs} }}")
     description = visible(" ".join(str(tool.get("description", "")).split()), 100)
     comments = [f"# {text}" for text in (description, why) if text]
-    return ["", *comments, *lines]
+    return [*comments, *lines]
 
 
 def _arguments(tool: Tool) -> dict[str, object]:
@@ -262,22 +296,97 @@ def _arguments(tool: Tool) -> dict[str, object]:
     return declared if isinstance(declared, dict) else {}
 
 
-def _paths(arguments: Mapping[str, object], words: Sequence[str]) -> list[str]:
+def _read(tool: Tool, *, files: bool) -> list[str]:
+    """Return the arguments that a tool's resource names: its paths, or one object."""
+    if paths := _paths(tool, files=files):
+        return paths
+    schema = tool.get("inputSchema")
+    needed = schema.get("required") if isinstance(schema, dict) else None
+    required = [str(one) for one in needed] if isinstance(needed, list) else []
+    plain = (one for one in required if re.fullmatch(r"[A-Za-z0-9_.-]+", one))
+    return [one for one in plain if _OBJECT.fullmatch(one.lower())][:1]
+
+
+def _paths(tool: Tool, *, files: bool) -> list[str]:
     """Return the arguments that are paths, or lists of paths, by their names."""
-    moved = frozenset() if _FILE_WORDS.isdisjoint(words) else _MOVED
+    words = _words(str(tool.get("name", "")))
+    own = not _FILE_WORDS.isdisjoint(words)
+    moves = (own or files) and not _MOVES.isdisjoint(words)
+    moved = {*(_MOVED if own or moves else ()), *(("from", "to") if moves else ())}
     return [
         name
-        for name, schema in arguments.items()
+        for name, schema in _arguments(tool).items()
         if (_FILE.fullmatch(name.lower()) or name.lower() in moved) and _is_text(schema)
     ]
+
+
+def _unread(
+    arguments: Mapping[str, object], read: Sequence[str], kinds: frozenset[str]
+) -> list[str]:
+    """Return arguments that name objects which the resource leaves out.
+
+    A rule on the resource of another tool would not count for these calls.
+
+    Args:
+        arguments: the schema of each, by its name.
+        read: those that the resource names.
+        kinds: of the arguments that the resources of the server's tools name.
+    """
+    own = {_kind(one) for one in read}
+    # Next to an id, a name is a value and not another object.
+    single = kinds - {"name"} if own and "name" not in own else kinds
+    unread: list[str] = []
+    for name, schema in arguments.items():
+        if name in read:
+            continue
+        inner = {*_inner_names(schema, _DEPTH), *([name] if _is_list(schema) else ())}
+        others = {_kind(one) for one in inner}
+        if _kind(name) in single or any(
+            one in _MANY or _is_same_kind(one, kind) for one in others for kind in kinds
+        ):
+            unread.append(name)
+    return unread
+
+
+def _kind(name: str) -> str:
+    """Return the kind of object that an argument names: of ``to_note_ids`` note_id."""
+    text = "_".join(_words(name))
+    if _FILE.fullmatch(text):
+        return _PATH
+    text = _ROLE.sub("", text)
+    return re.sub("ie$", "y", text[:-1]) if re.search("[^s]s$", text) else text
+
+
+def _is_same_kind(one: str, other: str) -> bool:
+    """Check whether both may name one object, as ``id`` and ``note_id`` do."""
+    short, long = sorted((f"_{one}", f"_{other}"), key=len)
+    return long.endswith(short)
+
+
+def _is_list(schema: object) -> bool:
+    kinds = schema.get("type") if isinstance(schema, dict) else None
+    return isinstance(schema, dict) and ("items" in schema or "array" in str(kinds))
+
+
+def _inner_names(schema: object, depth: int) -> Iterator[str]:
+    """List the names of members inside a value, down to some depth."""
+    if not isinstance(schema, dict) or not depth:
+        return
+    members = schema.get("properties")
+    for name, inner in members.items() if isinstance(members, dict) else ():
+        yield name
+        yield from _inner_names(inner, depth - 1)
+    yield from _inner_names(schema.get("items"), depth - 1)
 
 
 def _is_text(schema: object) -> bool:
     """Check whether a value is a text or a list of texts, if its schema says it."""
     kinds = schema.get("type") if isinstance(schema, dict) else None
     if kinds == "array" and isinstance(schema, dict):
-        items = schema.get("items")
-        kinds = items.get("type") if isinstance(items, dict) else None
+        schema = schema.get("items")
+        kinds = schema.get("type") if isinstance(schema, dict) else None
+    if isinstance(schema, dict) and "properties" in schema:
+        return False
     return kinds is None or "string" in (kinds if isinstance(kinds, list) else [kinds])
 
 

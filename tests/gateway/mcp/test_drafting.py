@@ -18,6 +18,7 @@ from agentvault_tui.policy import shipped_catalogue
 from agentvault_tui.web.service_connection import UpstreamError
 
 HEAD = ['command = ["x"]']
+CATALOGUE = shipped_catalogue()
 
 
 def tool(name: str, *arguments: str, **notes: bool) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def tool(name: str, *arguments: str, **notes: bool) -> dict[str, Any]:
 def drafted(*tools: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Return scope and resource of each tool in the drafted file, which is parsed."""
     text = draft_file("srv", HEAD, tools)
-    server = parse_server("srv", text, shipped_catalogue(), Path("/"))
+    server = parse_server("srv", text, CATALOGUE, Path("/"))
     return {one.pattern: (one.scope, one.resource) for one in server.tools.rules}
 
 
@@ -107,12 +108,12 @@ def test_paths_are_found_by_their_names(
     """All of them, also where one may be left out."""
     given["inputSchema"]["required"] = given["inputSchema"]["required"][:1]
     text = draft_file("srv", HEAD, [given])
-    server = parse_server("srv", text, shipped_catalogue(), Path("/"))
+    server = parse_server("srv", text, CATALOGUE, Path("/"))
     (rule,) = server.tools.rules
     assert (rule.paths, rule.recursive) == (paths, recursive)
     assert ("# root = " in text) is bool(paths)
     uncommented = text.replace("# root", "root")
-    assert parse_server("srv", uncommented, shipped_catalogue(), Path("/"))
+    assert parse_server("srv", uncommented, CATALOGUE, Path("/"))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +134,65 @@ def test_a_path_is_a_text_or_a_list_of_texts(schema: object, is_path: bool) -> N
     given = tool("push", "files")
     given["inputSchema"]["properties"]["files"] = schema
     assert ("paths = " in draft_file("srv", HEAD, [given])) is is_path
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("read_many", {"paths": {"type": "array", "items": {"type": "object"}}}),
+        ("push", {"files": [{"path": {"type": "string"}, "content": {}}]}),
+        ("push", {"change": {"properties": {"file_name": {}}}}),
+        ("read_notes", {"ids": {"type": "array"}}),
+        ("read_notes", {"noteIds": {"items": {}}}),
+        ("read_notes", {"wanted": [{"note_id": {}}]}),
+        ("read_notes", {"items": {"type": ["array", "null"]}}),
+        ("copy_note", {"note_id": {}, "to_note_id": {}}),
+        ("find", {"note_id": {"type": "string"}}),
+        ("get_tag", {"tag_id": {}, "parent_note_id": {}}),
+    ],
+)
+def test_a_tool_whose_resource_would_not_name_all_objects_is_left_out(
+    name: str, arguments: dict[str, Any]
+) -> None:
+    """A forbid on the resource of another tool would not count for it."""
+    inner = {
+        one: {"type": "array", "items": {"properties": some[0]}}
+        if isinstance(some, list)
+        else some
+        for one, some in arguments.items()
+    }
+    given = tool(name, *([] if name == "find" else arguments))
+    given["inputSchema"]["properties"] = inner
+    others = [tool("read_file", "path"), tool("read_note", "note_id")]
+    assert drafted(given, *others).keys() == {"read_file", "read_note"}
+    text = draft_file("srv", HEAD, [given, *others])
+    assert "# Left out, for its resource would not name: " in text
+    again = text.replace("\n# [tools", "\n[tools").replace("\n# scope", "\nscope")
+    assert name in again.partition("[tools.")[2]
+    assert len(parse_server("srv", again, CATALOGUE, Path("/")).tools.rules) == 3
+
+
+def test_other_arguments_leave_no_tool_out() -> None:
+    """Texts, lists of words and names next to an id are no other objects."""
+    labels = tool("edit_note", "note_id", "name", "labels")
+    labels["inputSchema"]["properties"]["labels"] = {"type": "array"}
+    edits = tool("edit_file", "path", "edits")
+    inner = {"properties": {"oldText": {}, "newText": {}}}
+    edits["inputSchema"]["properties"]["edits"] = {"type": "array", "items": inner}
+    found = drafted(labels, edits, tool("create_note", "name"), tool("open", "tags"))
+    assert found.keys() == {"edit_note", "edit_file", "create_note", "open"}
+
+
+def test_tools_of_a_file_server_that_move_have_paths() -> None:
+    """So do the words of a tool without paths decide that it reads files."""
+    found = drafted(
+        tool("rename", "from", "to"),
+        tool("read_file", "path"),
+        tool("list_allowed_directories", readOnlyHint=True),
+    )
+    assert found["rename"] == ("write:files", "srv:{path}")
+    assert found["list_allowed_directories"] == ("read:files", "")
+    assert drafted(tool("rename", "from", "to"))["rename"] == ("write:records", "")
 
 
 def test_amounts_and_recipients_are_read() -> None:
