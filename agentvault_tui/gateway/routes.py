@@ -10,7 +10,7 @@ from typing import Final
 
 from agentvault_tui.gateway.conditions import has_form
 from agentvault_tui.gateway.config_folder import DENY
-from agentvault_tui.gateway.script_paths import script_readings
+from agentvault_tui.gateway.path_readings import path_readings
 from agentvault_tui.gateway.services import Service
 from agentvault_tui.gateway.target import Target
 from agentvault_tui.gateway.templates import ServiceRoute, core_length, fold
@@ -40,7 +40,7 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     A path that an earlier route has in another spelling (case, escapes, a suffix such
     as ``.json``, a final slash) is not matched by a later one that leaves that part
     open: the upstream may take it for the earlier one. Neither is one that a server of
-    scripts may read as the path of an earlier route.
+    scripts or of OData may read as the path of an earlier route.
 
     Args:
         service: the service that is called.
@@ -55,7 +55,7 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
     segments = target.segments
     folded = tuple(map(fold, segments[: core_length(segments)]))
     passed: list[frozenset[int]] = []
-    scripted = list(_scripted(service, method, folded))
+    reread = list(_reread(service, method, folded))
     for route in service.index.candidates(method, folded):
         captures = route.captures(segments)
         if captures is not None:
@@ -66,27 +66,27 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
                 fixed.add(core_length(segments))
             if any(not odd <= fixed for odd in passed) or any(
                 fixed.isdisjoint(places) and _is_first(service, other, route)
-                for other, places in scripted
+                for other, places in reread
             ):
                 return None
             resource, exact = _resource(route, service, target, captures)
             return RouteMatch(route, route.scope, resource, captures, exact)
         if (odd := route.differences(folded)) is not None:
             passed.append(odd)
-    if passed or scripted or service.unmatched == DENY:
+    if passed or reread or service.unmatched == DENY:
         return None
     resource, exact = _resource(None, service, target, {})
     return RouteMatch(None, service.unmatched, resource, {}, exact)
 
 
-def _scripted(
+def _reread(
     service: Service, method: str, folded: tuple[str, ...]
 ) -> Iterator[tuple[ServiceRoute, frozenset[int]]]:
-    """Yield a route of each path that a server of scripts may read in another one.
+    """Yield a route of each path that a server may read in another one.
 
     With each are the places that a route has to name, to be about that path itself.
     """
-    for reading in script_readings(folded):
+    for reading in path_readings(folded, service.index.qualified):
         for route in service.index.candidates(method, reading.path):
             literals = route.differences(reading.path)
             if literals is not None and reading.named <= literals:

@@ -37,6 +37,7 @@ from agentvault_tui.gateway.content import (
 from agentvault_tui.gateway.headers import is_listable
 from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.names import fold_case
+from agentvault_tui.gateway.path_readings import qualified_names
 from agentvault_tui.gateway.sources import DESTINATIONS, UNCLEAR, Source, read_source
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.policy.catalogue import Catalogue
@@ -287,7 +288,9 @@ class RouteIndex:
         """Index *routes*, whose order counts."""
         self._routes = routes
         texts = [text for route in routes for text, _ in route.segments]
-        self._longest = max((len(fold(text)) for text in texts), default=0)
+        folds = {fold(text) for text in texts}
+        self._longest = max(map(len, folds), default=0)
+        self.qualified = qualified_names(folds)
         self._tree = _Tree()
         self._heads: dict[int, int] = {}
         """Of a route of ``HEAD`` alone, the place that it comes before."""

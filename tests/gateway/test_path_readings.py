@@ -1,4 +1,4 @@
-"""Paths of scripts: no wider route takes what a server reads as a narrower one's."""
+"""Other readings of a path: no wider route takes what is a narrower one's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentvault_tui.gateway import Service, match, parse_target
-from agentvault_tui.gateway.script_paths import script_readings
+from agentvault_tui.gateway.path_readings import path_readings
 
 Parse = Callable[[str], Service]
 NARROW = (
@@ -93,17 +93,57 @@ def test_the_first_route_of_the_file_counts(parse: Parse) -> None:
     assert scope_of(parse, "/orders/index.php/7/refund", *first) == "write:records"
 
 
-SEGMENTS = ["a", "a.php", "index.php", "(s(x))", "b.pl", "c.aspx.", ""]
+ODATA = (
+    ("/odata/Orders/{id}/S.refund", "refund:payment"),
+    ("/odata/Orders/{id}/ship", "write:records"),
+    ("/odata/Orders/{id}", "delete:records"),
+    ("/odata/Pairs/{a}/{b}", "delete:records"),
+    ("/files/report.json", "delete:records"),
+)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/odata/Orders(42)", "/odata/Orders(ID=42)", "/odata/Orders%2842%29"),
+        *("/odata/Orders('42')", "/odata/Orders(%2042%20)", "/odata/orders(42)"),
+        *("/odata/Orders(7)/S.refund", "/odata/Orders(7)/refund"),
+        *("/odata/Orders/7/refund", "/odata/Orders(7)/refund()"),
+        *("/odata/Orders(7)/ship", "/odata/Orders(7)/S.ship", "/odata/Orders/7/S.ship"),
+        *("/odata/Pairs(a=1,b=2)", "/odata/Pairs('1','2')"),
+    ],
+)
+def test_no_wider_route_takes_another_path_of_odata(parse: Parse, path: str) -> None:
+    """A key in parentheses is a segment, and an action's namespace is optional."""
+    assert scope_of(parse, path, *ODATA, WIDE) == ""
+    unmatched = 'unmatched = "read:contacts"\n'
+    assert scope_of(parse, path, *ODATA, head=unmatched) == ""
+    named = (path.replace("%28", "(").replace("%29", ")"), "write:records")
+    if "%" not in path:
+        assert scope_of(parse, path, *ODATA, named, WIDE) == "write:records"
+
+
+@pytest.mark.parametrize(
+    "path", ["/files/json", "/odata/Items(42)", "/files/a(1).pdf", "/odata/x.y/7/z"]
+)
+def test_a_name_with_parentheses_or_a_dot_alone_is_no_other_path(
+    parse: Parse, path: str
+) -> None:
+    """If no narrower route is meant, the wider one is."""
+    assert scope_of(parse, path, *ODATA, WIDE) == "write:contacts"
+
+
+SEGMENTS = ["a", "a.php", "index.php", "(s(x))", "b.pl", "c.aspx.", "d(1)", "e()", ""]
 
 
 @given(st.lists(st.sampled_from(SEGMENTS), min_size=1, max_size=12))
-def test_each_reading_is_a_shorter_path(path: list[str]) -> None:
-    """A path that has no script and no session has no other reading."""
-    readings = list(script_readings(tuple(path)))
+def test_each_reading_is_another_path(path: list[str]) -> None:
+    """A path that has no script, session or key has no other reading."""
+    readings = list(path_readings(tuple(path), {}))
     plain = {"a", ""}.issuperset(path)
     assert not (plain and readings)
     for one in readings:
-        assert len(one.path) < len(path) or one.path == ("",)
+        assert one.path != tuple(path)
         assert all(0 <= place < len(path) for place in one.places | one.named)
 
 
@@ -111,5 +151,5 @@ def test_many_scripts_take_no_time() -> None:
     """An agent chooses how many segments a path has."""
     began = time.process_time()
     for path in (["a.php"] * 1_300, ["(s(x))"] * 1_000, ["(a(" * 2_000], ["." * 8_000]):
-        assert len(list(script_readings(tuple(path)))) <= 18
+        assert len(list(path_readings(tuple(path), {}))) <= 26
     assert time.process_time() - began < 0.1
