@@ -207,6 +207,7 @@ def wait_for(session: CliSession, change: ChangeInfo) -> object:
         )
     if ended.result is None:
         raise AgentVaultError(
-            f"the change {change.id} is applied, and its answer was fetched already"
+            f"the change {change.id} is applied; its answer is only for the command"
+            " that asked for it, once"
         )
     return ended.result

@@ -69,7 +69,8 @@ class WaitingChange:
     """Who asked: their subject, or ``uid:`` and a number at the socket."""
     name: str
     seat: str
-    """Where they asked from: the key of their session, or the local user."""
+    """Where they asked from: the key of their session, or the local user, with the
+    SHA-256 of a claim if the program sent one."""
     texts: tuple[ChangedText, ...]
     body_hmac: str
     """Of the request, under the home directory's key or the team's."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.errors import UnreachableError
+from agentvault_tui.model.ids import new_secret
 from agentvault_tui.operator_api.answers import (
     NETWORK,
     becomes_change,
@@ -21,7 +22,12 @@ from agentvault_tui.operator_api.answers import (
     read_events,
     read_refusal,
 )
-from agentvault_tui.operator_api.calls import EVENTS_PATH, AnswerT, ApiCall
+from agentvault_tui.operator_api.calls import (
+    CLAIM_HEADER,
+    EVENTS_PATH,
+    AnswerT,
+    ApiCall,
+)
 from agentvault_tui.operator_api.changes import ChangeInfo
 from agentvault_tui.operator_api.shapes import WireShape
 from agentvault_tui.operator_api.sse import Decoder, OverlongError
@@ -144,6 +150,7 @@ class AsyncOperatorClient:
             self._client = httpx.AsyncClient(
                 transport=transport,
                 base_url=url,
+                headers={CLAIM_HEADER: new_secret("claim")},
                 auth=auth,
                 timeout=_CONSOLE_TIMEOUT,
                 trust_env=False,

@@ -291,6 +291,8 @@ DECIDE_CHANGE: Final = _post(
     Access.DECIDE, "/api/changes", changes.ChangeDecision, changes.ChangeInfo, also=202
 )
 EVENTS_PATH: Final = "/api/events"
+CLAIM_HEADER: Final = "agentvault-claim"
+"""A random text of a program at the socket: only it gets the answers of its changes."""
 """The stream of server-sent events; see `EVENT_KINDS`."""
 METRICS_PATH: Final = "/metrics"
 EVENT_KINDS: Final[dict[str, type[WireShape]]] = {

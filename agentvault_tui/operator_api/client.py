@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentvault_tui.errors import UnreachableError
 from agentvault_tui.home import Home, check_socket_path, private_file
+from agentvault_tui.model.ids import new_secret
 from agentvault_tui.operator_api.answers import (
     becomes_change,
     not_connected,
@@ -24,6 +25,7 @@ from agentvault_tui.operator_api.answers import (
     read_refusal,
 )
 from agentvault_tui.operator_api.calls import (
+    CLAIM_HEADER,
     EVENTS_PATH,
     STATUS,
     AnswerT,
@@ -70,6 +72,7 @@ class OperatorClient:
         self._remote = None if isinstance(broker, Path) else broker
         self.on_change: Callable[[ChangeInfo], object] = raise_waiting
         """Called with a change that a call became; returns the call's answer."""
+        self._claim = new_secret("claim")
         if isinstance(broker, Path):
             check_socket_path(broker)
 
@@ -95,7 +98,7 @@ class OperatorClient:
         path, body = prepare_request(call, given, parameters)
         patience = call.seconds or _TIMEOUT
         connection = self._connection(patience)
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", CLAIM_HEADER: self._claim}
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:

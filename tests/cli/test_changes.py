@@ -77,6 +77,31 @@ def test_a_change_is_listed_shown_denied_and_approved() -> None:
 
 
 @pytest.mark.slow
+def test_only_the_command_that_asked_gets_the_secret(short: Path) -> None:
+    """Another program of the same user polls for it, and finds the change applied."""
+    with serving(short, AGENTVAULT_CHANGES_SOCKET="factor") as vault:
+        ann = vault.approver("ann")
+        add = ("agents", "add", "new", "--owner", "o", "--scope", "read:calendar")
+        with Forked(("--home", str(short), *add), plain_environment()) as process:
+            line = next(one for one in process.stdout if "and enter" in one)
+            vault.activate({"user_code": line.split()[-1]}, ann)
+            (change,) = vault.operator.get("/api/changes").json()["changes"]
+            path, ended = f"/api/changes/{change['id']}", None
+            while ended is None or ended["status"] != "applied":
+                ended = vault.operator.get(path).json()
+                assert ended["result"] is None
+            rest, _ = process.communicate(timeout=PATIENT)
+        assert "av_s_" in rest
+        # Its own claim keeps the same request of another program apart.
+        body = {"name": "other", "owner": "o", "scopes": ["read:calendar"]}
+        (first, second, again) = (
+            vault.operator.post("/api/agents", json=body, headers=claim).json()["id"]
+            for claim in ({"agentvault-claim": "a"}, {"agentvault-claim": "b"}, {})
+        )
+        assert len({first, second, again}) == 3
+
+
+@pytest.mark.slow
 def test_a_command_ends_if_its_code_ends_without_an_approval() -> None:
     """It exits 1 and names the change that still waits; a new code approves that."""
     with (

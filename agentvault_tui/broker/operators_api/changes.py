@@ -46,9 +46,9 @@ from agentvault_tui.broker.usecases.changes import (
 from agentvault_tui.broker.usecases.stepup import begin_approval, known_stepup
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import AgentVaultError, NotFoundError, UsageError
-from agentvault_tui.model import Actor, AgentId, StepUp
+from agentvault_tui.model import Actor, AgentId, StepUp, sha256_hex
 from agentvault_tui.operator_api import calls
-from agentvault_tui.operator_api.calls import AnswerT, ApiCall
+from agentvault_tui.operator_api.calls import CLAIM_HEADER, AnswerT, ApiCall
 from agentvault_tui.operator_api.changes import (
     CHANGE_STATUSES,
     ChangeDecision,
@@ -166,12 +166,24 @@ class Loosening(Generic[BodyT, AnswerT]):
     ) -> Response:
         """Hold a request until a person has approved it, and answer with the change."""
         held_body = _request_body(request, body, wanted)
-        asker = Asker(actor, operator_of(request))
+        asker = Asker(actor, _asking(request))
         apart = (*self.apart, "reason") if wanted.reason else self.apart
         details = shown_request(body, apart, wanted.details)
         wanted = replace(wanted, details=details)
         change = await ask(self.authority.broker, self.name, held_body, wanted, asker)
         return await answer_in_parts(request, change_info(change), 202)
+
+
+def _asking(request: Request) -> Actor:
+    """Return the session that asks for a change, or for its answer.
+
+    Programs of one user are the same operator at the socket. One that sends a claim, a
+    random text, is told from the others by it.
+    """
+    seat, claim = operator_of(request), request.headers.get(CLAIM_HEADER)
+    if claim is None or Authority.is_elsewhere(seat):
+        return seat
+    return replace(seat, id=f"{seat.id} {sha256_hex(claim)}")
 
 
 def _request_body(
@@ -234,7 +246,8 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
         who = operator_of(request)
         device = own_device(broker, who)(change)
         info = replaced(change_info(change, device), request=body)
-        result = await take_answer(broker, change, who)
+        # Without a claim, the change is any program's of that user.
+        result = await take_answer(broker, change, {who.id, _asking(request).id})
         if result is None:
             return info
         secret = result.get("client_secret", UNSET)

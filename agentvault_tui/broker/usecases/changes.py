@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, NamedTuple
 
@@ -412,7 +412,7 @@ def request_of(broker: Broker, stepup: StepUp) -> msgspec.Raw | None:
 
 
 async def take_answer(
-    broker: Broker, stepup: StepUp, seat: Actor
+    broker: Broker, stepup: StepUp, seats: Collection[str]
 ) -> dict[str, Any] | None:
     """Return the answer of a change that was carried out, once.
 
@@ -421,7 +421,7 @@ async def take_answer(
     Args:
         broker: the broker.
         stepup: the change.
-        seat: where this is asked from.
+        seats: where this is asked from: ids that name it.
 
     Returns:
         the answer; None to everybody else, and after the first time.
@@ -430,7 +430,7 @@ async def take_answer(
         LedgerError: that it was given out could not be recorded.
     """
     change = stepup.change
-    if change is None or not change.result or seat.id != change.seat:
+    if change is None or not change.result or change.seat not in seats:
         return None
     box = b64decode(change.result)
     answer: dict[str, Any] = json.loads(_seal(broker).open("answer", stepup.id, 1, box))
