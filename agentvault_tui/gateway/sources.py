@@ -16,8 +16,8 @@ from agentvault_tui.text import visible
 
 HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """RFC 9110 section 5.6.2."""
-COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""A commit of git by its whole SHA-1 or SHA-256: no branch or tag moves it."""
+COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}")
+"""A commit of git by its whole SHA-1. 64 digits may be a branch there, which moves."""
 DESTINATIONS: Final = "destinations"
 """The parameter of the hosts and mail domains that a request reaches."""
 UNCLEAR: Final = "unclear"

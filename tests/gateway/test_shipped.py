@@ -163,6 +163,7 @@ def test_what_cannot_be_undone_is_held(name: str, line: str, body: object) -> No
         (f"POST {REPO}/pulls/7/reviews", {"event": "APPROVE"}),
         (f"POST {REPO}/deployments", {"ref": "main"}),
         (f"POST {REPO}/deployments", {"ref": f"{COMMIT}^"}),
+        (f"POST {REPO}/deployments", {"ref": "ab" * 32}),
         (f"POST {REPO}/deployments", {"ref": COMMIT.upper()}),
         (f"POST {REPO}/deployments", {"ref": [COMMIT]}),
         (f"POST {REPO}/releases", {"name": "1.0"}),

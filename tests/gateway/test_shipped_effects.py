@@ -162,6 +162,8 @@ def test_settings_of_a_repository_are_neither_read_nor_deleted(
         ("github", f"GET {REPO}/compare/main...acme:secret:main"),
         ("github", f"GET {REPO}/compare/eve:main...main"),
         ("github", f"DELETE {REPO}/keys/1"),
+        ("github-git", "GET /acme/shop.wiki/info/refs"),
+        ("github-git", "POST /acme/shop.WIKI.git/git-upload-pack"),
         ("github", f"DELETE {REPO}/collaborators/bob"),
         ("stripe", "GET /v1/charges?expand[]=data.customer"),
         ("stripe", "GET /v1/charges/ch_1?expand[0]=balance_transaction"),
@@ -250,3 +252,10 @@ async def test_a_person_who_cancels_an_event_is_shown_it(stand: Stand) -> None:
         assert (await call).status_code == answers
     methods = [one.method for one in stand.upstream.received]
     assert methods == ["GET", "GET", "PATCH", "GET", "GET"]
+
+
+@pytest.mark.parametrize("name", ["message", "Message"])
+def test_a_draft_is_sent_as_it_is(name: str) -> None:
+    """Gmail would send another message that is in the body instead of the draft."""
+    line, other = f"POST {GMAIL}/drafts/send", {name: {"raw": "x"}}
+    assert decided("gmail", line, {"id": "d1", **other})[0] == "no_route"

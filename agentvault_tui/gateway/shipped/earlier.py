@@ -27,6 +27,7 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
         "10dd84978fda09ddcd6e657e5b67a190f8b1da4f1403f86d05eaa5e6451bfb45",
         "4065405dbc68b2903715f276032f5f035bddf7caa5e722d1ce12203152ab4c9a",
         "470bfc2ecc3a63e648d088e831dd80e297e40e6bf45b858bee4e858f158ea834",
+        "1360de63ca9116e773ce663a4993d107f33be14a303579d4cc2b2d7c2a9c40f8",
     ),
     "gmail": (
         "8c03a6d11089c4f6c15ce61fa97116845087ffe8618bf1942adcf7baee606479",
@@ -34,6 +35,7 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
         "df7c5ba00e0058a3266021265c27c7480bc130d0f8fc474222226f1b6823a0d0",
         "dd56800a7756ca86ac99e0786ad8b8b315788b16c455060c3db89255eea26910",
         "f6414ab6f99346a2cf2471412ea2ac4de9f4fd7e3016b744915d94073ce0ded7",
+        "0386357271ec83baa20bd064a2099e8cfbf69ee40c63224bd05d79607f0d040d",
     ),
     "google-calendar": (
         "b181eb2e3e2b0cd50ea4095c908cccc5a1ecf95836e2cb0110d53769f21068d4",
