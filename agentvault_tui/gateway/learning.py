@@ -28,6 +28,7 @@ _ID: Final = re.compile(
     r"[0-9]+|[0-9a-fA-F-]{12,}|(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{10,}|[^@]+@[^@]+"
 )
 """The form of an id, and not of a name of a kind of things."""
+_VERB: Final = re.compile("(.+)(:[A-Za-z][A-Za-z0-9]*)")
 _Path = tuple[str, ...]
 
 
@@ -128,10 +129,12 @@ def _template(
     """Return the template of a path; None if a literal segment would be a capture."""
     parts: list[str] = []
     for at, segment in enumerate(path):
-        if _ID.fullmatch(segment) or (at and _place(method, path, at) in varying):
+        custom = _VERB.fullmatch(segment) if at == len(path) - 1 else None
+        name, verb = custom.groups() if custom else (segment, "")
+        if _ID.fullmatch(name) or (at and _place(method, path, at) in varying):
             before = path[at - 1] if at else ""
             noun = re.sub(r"[^a-z0-9_]", "_", before.lower()).strip("_")
-            parts.append(f"{{{noun.removesuffix('s') or 'id'}}}")
+            parts.append(f"{{{noun.removesuffix('s') or 'id'}}}{verb}")
         elif "{" in segment or "}" in segment:
             return None
         else:

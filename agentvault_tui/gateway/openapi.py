@@ -56,6 +56,8 @@ _STRICT: Final = (
 """The scopes of imported routes; of two operations that no path tells apart the one
 that is named first counts."""
 _PART: Final = re.compile(r"\{([^{}]*)\}")
+_WITH_VERB: Final = re.compile(r"(?:.*/)?\{[^{}]*\}(:[A-Za-z][A-Za-z0-9]*)")
+"""A path with a custom verb (AIP-136)."""
 _MOST_REFS: Final = 16
 
 
@@ -225,10 +227,19 @@ def _operations(
 
 
 def path_template(template: str) -> str | None:
-    """Return a template of whole segments as captures; None if impossible."""
+    """Return a template of whole segments as captures; None if impossible.
+
+    At its end, a custom verb (``{x}:verb``) is no part of a capture, and a capture has
+    no colon.
+    """
     segments = []
-    for segment in template.removeprefix("/").split("/"):
+    template, verb = template.removeprefix("/"), ""
+    if match := _WITH_VERB.fullmatch(template):
+        template, verb = template[: match.start(1)], match[1]
+    for segment in template.split("/"):
         names = _PART.findall(segment)
+        if names and ":" in _PART.sub("", segment) and template.endswith(segment):
+            return None
         if names:
             name = re.sub(r"[^A-Za-z0-9_-]", "_", "_".join(names))
             if not re.match(r"[A-Za-z_]", name):
@@ -245,7 +256,7 @@ def path_template(template: str) -> str | None:
             return None
         if bad.search(_PART.sub("", segment)):
             return None
-    return "/" + "/".join(segments)
+    return "/" + "/".join(segments) + verb
 
 
 def guess_scope(method: str, path: str, note: str = "") -> str:

@@ -61,7 +61,9 @@ def match(service: Service, method: str, target: Target) -> RouteMatch | None:
         if captures is not None:
             if route.scope == DENY:
                 return None
-            fixed = {i for i, (_, name) in enumerate(route.segments) if not name}
+            fixed = {
+                i for i, (text, name) in enumerate(route.segments) if text or not name
+            }
             if not route.rest:
                 fixed.add(core_length(segments))
             if any(not odd <= fixed for odd in passed) or any(
@@ -181,7 +183,7 @@ def _may_be(route: ServiceRoute, service: str, action: Action) -> bool:
         return False
     template = route.resource
     if template is None:
-        names = (f"{{{name}}}" if name else text for text, name in route.segments)
+        names = (f"{{{name}}}{text}" if name else text for text, name in route.segments)
         template = f"{service}:/{'/'.join(names)}"
     return has_form(action.resource or "", _CAPTURE.split(template)[::2])
 

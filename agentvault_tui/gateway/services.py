@@ -20,13 +20,12 @@ from agentvault_tui.errors import ServiceError
 from agentvault_tui.gateway.amounts import NO_MONEY, MoneyTable, amount_rule
 from agentvault_tui.gateway.bindings import BindingTable
 from agentvault_tui.gateway.config_folder import DENY, ConfigFolder, check_scope
+from agentvault_tui.gateway.route_index import EarlierRoutes, RouteIndex
 from agentvault_tui.gateway.same_as import SAME_AS, parse_same_as
 from agentvault_tui.gateway.sources import HEADER_NAME
 from agentvault_tui.gateway.templates import (
     CaseTable,
-    EarlierRoutes,
     RouteDefaults,
-    RouteIndex,
     RouteTable,
     ServiceRoute,
     listed_headers,
@@ -220,6 +219,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     method_override: bool = True
     idempotency_keys: Literal["shared", "per_agent"] = "shared"
     escaped_marks: bool = False
+    colons: bool = False
     same_as: tuple[str, ...] = SAME_AS
     headers: list[str] = []
     drains_bodies: bool = False
@@ -265,7 +265,7 @@ def parse_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Ser
         raise ServiceError(f"it has more than {MAX_ROUTES} routes")
     amount_rule(NO_MONEY, table.money)  # refused also where no route has amounts
     defaults = RouteDefaults(
-        listed_headers(table.headers), table.drains_bodies, table.money
+        *(listed_headers(table.headers), table.drains_bodies, table.money, table.colons)
     )
     routes = _parse_routes(table.routes, catalogue, defaults)
     return Service(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote
 
@@ -37,14 +37,15 @@ from agentvault_tui.gateway.content import (
 from agentvault_tui.gateway.headers import is_listable
 from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.names import fold_case
-from agentvault_tui.gateway.path_readings import qualified_names
 from agentvault_tui.gateway.sources import DESTINATIONS, UNCLEAR, Source, read_source
 from agentvault_tui.gateway.target import parse_target
 from agentvault_tui.policy.catalogue import Catalogue
 from agentvault_tui.text import visible
 
 _METHOD: Final = re.compile(r"[A-Z]+(?:-[A-Z]+)*|\*")
-_CAPTURE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_-]*)(\*?)\}")
+_CAPTURE: Final = re.compile(
+    r"\{([A-Za-z_][A-Za-z0-9_-]*)(\*?)\}(:[A-Za-z][A-Za-z0-9]*)?"
+)
 _PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
 _PLAIN_SEGMENT: Final = re.compile(r"[a-z0-9._~-]*")
 _TAIL: Final = re.compile("[;?#].*", re.DOTALL)
@@ -58,15 +59,19 @@ class ServiceRoute:
     method: str
     """In capitals, or ``*``."""
     path: str
-    """The template: ``{x}`` is one segment, ``{x*}`` at its end the rest."""
+    """The template: ``{x}`` is one segment, ``{x*}`` at its end the rest, and
+    ``{x}:verb`` at its end a segment with a custom verb (AIP-136)."""
     scope: str
     """Of the catalogue, or `DENY`."""
     resource: str | None
     parameters: Mapping[str, tuple[Source, ...]]
     segments: tuple[tuple[str, str], ...]
-    """Of each segment its decoded text and the empty name, or the name it captures."""
+    """Of each segment its decoded text and the empty name; of one that is captured its
+    custom verb, with the colon, if it has one, and the name."""
     rest: bool
     """Whether the last segment captures the rest of the path."""
+    colons: bool = False
+    """Whether the last segment may have a colon that begins no custom verb."""
     content: ContentRule = DEFAULT_RULE
     requires: tuple[Source, ...] = ()
     """Values without which a request is refused."""
@@ -112,9 +117,12 @@ class ServiceRoute:
             if self.rest and index == last:
                 captures[name] = "/".join(segments[index:])
             elif name:
-                if not segments[index]:
+                value = segments[index].removesuffix(text)
+                if not value or (text and value == segments[index]):
                     return None
-                captures[name] = segments[index]
+                if not (text or self.colons) and _has_verb(segments, index):
+                    return None
+                captures[name] = value
             elif segments[index] != text:
                 return None
         return captures
@@ -136,12 +144,14 @@ class ServiceRoute:
             return None
         odd = {len(folded)} if len(own) == len(folded) else set()
         for index, (text, name) in enumerate(own):
-            if name:
+            if name and not text:
                 continue
             folded_text = fold(text)
-            if folded[index] != folded_text and not folded[index].startswith(
-                f"{folded_text}."
-            ):
+            if name:
+                alike = folded_text in folded[index]
+            else:
+                alike = f"{folded[index]}.".startswith(f"{folded_text}.")
+            if not alike:
                 return None
             odd.add(index)
         return frozenset(odd)
@@ -198,148 +208,27 @@ def fold(segment: str) -> str:
     """
     if _PLAIN_SEGMENT.fullmatch(segment):
         return segment
+    return _TAIL.sub("", _decoded(segment)).strip()
+
+
+def _decoded(segment: str) -> str:
+    """Return a segment without further escapes, its case folded."""
     for _ in range(_MOST_DECODING):
         decoded = unquote(segment, errors="replace")
         if decoded == segment:
             break
         segment = decoded
-    return _TAIL.sub("", fold_case(segment)).strip()
+    return fold_case(segment)
+
+
+def _has_verb(segments: tuple[str, ...], index: int) -> bool:
+    """Check whether an API may read a custom verb at the end of a segment (AIP-136)."""
+    return index == core_length(segments) - 1 and ":" in _decoded(segments[index])
 
 
 def core_length(segments: tuple[Any, ...]) -> int:
     """Return the number of segments, the empty one after a final slash left out."""
     return len(segments) - (len(segments) > 1 and segments[-1] in {"", ("", "")})
-
-
-_Segment = tuple[str, str]
-"""Its text and the empty name, or the name that it captures."""
-
-
-@dataclass(slots=True)
-class _Node:
-    """A place in the tree of templates: the segments up to here."""
-
-    literals: dict[str, _Node] = field(default_factory=dict)
-    """By text."""
-    capture: _Node | None = None
-    ends: list[int] = field(default_factory=list)
-    """Routes whose template ends here, by their place in the file."""
-    rests: list[int] = field(default_factory=list)
-    """Routes that capture the rest from here on."""
-
-
-class _Tree:
-    """Routes by method and by the segments of their templates."""
-
-    def __init__(self) -> None:
-        self._roots: dict[str, _Node] = {}
-
-    def roots(self, *methods: str) -> list[_Node]:
-        """Return where the routes of these methods begin, and those of any method."""
-        return [self._roots[one] for one in {*methods, "*"} if one in self._roots]
-
-    def add(self, place: int, route: ServiceRoute, own: Iterable[_Segment]) -> None:
-        """Add a route under *own*, its segments without the rest that it captures."""
-        node = self._roots.setdefault(route.method, _Node())
-        for text, name in own:
-            if name:
-                node.capture = node = node.capture or _Node()
-            else:
-                node = node.literals.setdefault(text, _Node())
-        (node.rests if route.rest else node.ends).append(place)
-
-
-class EarlierRoutes:
-    """The routes before one in a file, to find those that match all that it does."""
-
-    def __init__(self) -> None:
-        """Hold no route yet."""
-        self._tree = _Tree()
-
-    def add(self, place: int, route: ServiceRoute) -> None:
-        """Add a route, by its place in the file."""
-        own = route.segments[: len(route.segments) - route.rest]
-        self._tree.add(place, route, own)
-
-    def covering(self, route: ServiceRoute) -> int | None:
-        """Return the place of the first that matches every request of *route*."""
-        nodes, places = self._tree.roots(route.method), set[int]()
-        for index, (text, name) in enumerate(route.segments):
-            places.update(place for one in nodes for place in one.rests)
-            if route.rest and index == len(route.segments) - 1:
-                break
-            literals = () if name else (one.literals.get(text) for one in nodes)
-            captures = (one.capture for one in nodes if name or text)
-            nodes = [one for one in (*literals, *captures) if one is not None]
-        else:
-            places.update(place for one in nodes for place in one.ends)
-        return min(places, default=None)
-
-
-class RouteIndex:
-    """Routes by method and literal segments, so that few are compared with a path.
-
-    A route of ``GET`` is one of ``HEAD`` too, because frameworks run the same handler
-    (RFC 9110 section 9.3.2). A route of ``HEAD`` alone comes before those of ``GET``
-    that match all that it does.
-    """
-
-    def __init__(self, routes: Sequence[ServiceRoute]) -> None:
-        """Index *routes*, whose order counts."""
-        self._routes = routes
-        texts = [text for route in routes for text, _ in route.segments]
-        folds = {fold(text) for text in texts}
-        self._longest = max(map(len, folds), default=0)
-        self.qualified = qualified_names(folds)
-        self._tree = _Tree()
-        self._heads: dict[int, int] = {}
-        """Of a route of ``HEAD`` alone, the place that it comes before."""
-        gets = EarlierRoutes()
-        for place, route in enumerate(routes):
-            own = route.segments[: core_length(route.segments) - route.rest]
-            self._tree.add(place, route, ((fold(text), name) for text, name in own))
-            if route.method == "GET":
-                gets.add(place, replace(route, method="HEAD"))
-            elif route.method == "HEAD":
-                before = gets.covering(route)
-                self._heads[place] = place if before is None else before
-
-    def candidates(self, method: str, folded: tuple[str, ...]) -> list[ServiceRoute]:
-        """Return every route that a path matches in any spelling, in their order.
-
-        Args:
-            method: the request's.
-            folded: the `fold` of each segment, a final slash left out.
-
-        Returns:
-            those, and some that it does not match.
-        """
-        nodes = self._tree.roots(method, *(["GET"] if method == "HEAD" else []))
-        matches = {place for one in nodes for place in one.rests}
-        for segment in folded:
-            names = self._names(segment)
-            inner = [
-                *(one.literals[n] for one in nodes for n in names if n in one.literals),
-                *(one.capture for one in nodes if one.capture is not None),
-            ]
-            matches.update(place for one in inner for place in one.rests)
-            nodes = inner
-            if not nodes:
-                break  # an agent chooses how many segments follow
-        matches.update(place for one in nodes for place in one.ends)
-        return [self._routes[place] for place in sorted(matches, key=self._order)]
-
-    def _order(self, place: int) -> tuple[int, bool, int]:
-        return self._heads.get(place, place), place not in self._heads, place
-
-    def _names(self, segment: str) -> list[str]:
-        """Return the literals that a segment reads like: itself, or before a dot."""
-        names = [segment]
-        place = segment.find(".")
-        while 0 <= place <= self._longest:
-            names.append(segment[:place])
-            place = segment.find(".", place + 1)
-        return names
 
 
 class RouteDefaults(NamedTuple):
@@ -348,6 +237,7 @@ class RouteDefaults(NamedTuple):
     headers: frozenset[str] = frozenset()
     drains_bodies: bool = False
     money: MoneyTable = NO_MONEY
+    colons: bool = False
 
 
 _NO_DEFAULTS: Final = RouteDefaults()
@@ -429,6 +319,7 @@ def _plain_route(
         parameters,
         segments,
         rest,
+        colons=defaults.colons,
         content=content,
         requires=tuple(read_source("requires", one, names) for one in table.requires),
         binds=tuple(parse_binding(one, names, last) for one in table.binds),
@@ -543,18 +434,21 @@ def _template(path: str) -> tuple[tuple[tuple[str, str], ...], bool]:
     segments, names = [], set()
     for index, part in enumerate(parts):
         if match := _CAPTURE.fullmatch(part):
-            name, star = match.groups()
+            name, star, verb = match.groups()
             if name in names:
                 raise ServiceError(f"the path captures {{{name}}} twice")
+            if verb and (star or index != len(parts) - 1):
+                raise ServiceError(f"{verb} is no custom verb at the end of the path")
             if star and index != len(parts) - 1:
                 raise ServiceError(f"{{{name}*}} takes the rest, and is not at the end")
             names.add(name)
-            segments.append(("", name))
+            segments.append((verb or "", name))
             continue
         if "{" in part or "}" in part:
             raise ServiceError(
                 f"the segment {visible(part, 60)} is more than a capture",
-                "{x} is a whole segment, named in letters, digits, - and _",
+                "{x} is a whole segment, named in letters, digits, - and _; at the end"
+                " of a path {x}:verb is one",
             )
         try:
             segments.append((parse_target(f"/{part}".encode()).segments[0], ""))

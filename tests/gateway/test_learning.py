@@ -64,6 +64,12 @@ def test_a_place_with_many_values_is_a_capture() -> None:
     assert len(learned("GET /v1/users/ann", "GET /v1/users/bob")) == 2
 
 
+def test_a_custom_verb_is_no_part_of_a_capture() -> None:
+    """A capture at the end of a path has no colon, and the verb is the method."""
+    calls = learned("GET /v1/known/7:access", "GET /v1/known/8:access")
+    assert calls == [("GET", "/v1/known/{known}:access", "read:records", 2)]
+
+
 @pytest.mark.parametrize(
     "line",
     [

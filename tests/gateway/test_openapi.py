@@ -46,7 +46,9 @@ DOCUMENT: dict[str, Any] = {
         "/items/featured": {"get": {}, "trace": {}},
         "/items/{item.id}/{item-id}.json": {"get": {}},
         "/items/{id}:archive": {"post": {"operationId": "archive"}},
-        "/items/{other}:purge": {"post": {"operationId": "purgeItem"}},
+        "/items/{id}.csv": {"post": {"operationId": "load"}},
+        "/items/{other}.zip": {"post": {"operationId": "purgeItem"}},
+        "/items/{name}:{tag}": {"post": {"operationId": "tagItem"}},
         "/payouts": {
             "post": {
                 "requestBody": {
@@ -94,6 +96,7 @@ def test_every_operation_is_a_route(tmp_path: Path) -> None:
     assert str(service.origin) == "https://eu.shop.test"
     assert [(r.method, r.path, r.scope) for r in service.routes] == [
         ("GET", "/v2/items/featured", "read:records"),
+        ("POST", "/v2/items/{id}:archive", "write:records"),
         ("DELETE", "/v2/items/{item_id}", "delete:records"),
         ("GET", "/v2/items/{item_id}", "read:records"),
         ("PUT", "/v2/items/{item_id}", "write:records"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,17 +11,12 @@ from hypothesis import strategies as st
 from support.service_files import TRANSFERS
 from support.service_requests import JSON, action_of
 
-from agentvault_tui.errors import UnreadableRequestError
+from agentvault_tui.errors import ServiceError, UnreadableRequestError
 from agentvault_tui.gateway import RouteMatch, Service, match, parse_target
 from agentvault_tui.gateway.services import parse_service
 from agentvault_tui.gateway.templates import (
-    EarlierRoutes,
-    RouteIndex,
-    RouteTable,
-    ServiceRoute,
     core_length,
     fold,
-    parse_route,
 )
 from agentvault_tui.policy import shipped_catalogue
 
@@ -246,71 +240,82 @@ def test_any_request_is_an_action_or_refused(
         assert action.action == "send:payment"
 
 
-SEGMENTS = st.sampled_from(["a", "A", "a.json", "b", "{}", "{*}", ""])
+SECRETS = """
+[[routes]]
+method = "GET"
+path = "/v1/secrets/{secret}/versions/{version}"
+scope = "read:records"
+resource = "secret:{secret}/{version}"
+"""
+ACCESS = """
+[[routes]]
+method = "GET"
+path = "/v1/secrets/{secret}/versions/{version}:access"
+scope = "read:finance"
+resource = "secret:{secret}/{version}"
+"""
+WIDE = """
+[[routes]]
+method = "GET"
+path = "/v1/{rest*}"
+scope = "read:calendar"
+"""
+VERSION = "/v1/secrets/s/versions/latest"
 
 
-@pytest.mark.slow
-@given(
-    st.lists(st.lists(SEGMENTS, min_size=1, max_size=4), max_size=6),
-    st.lists(
-        st.sampled_from(["a", "A", "a.json", "b", "c", ""]), min_size=1, max_size=5
-    ),
+@pytest.mark.parametrize(
+    "verb",
+    [
+        *(":access", "%3Aaccess", "%253Aaccess", ":ACCESS", ":access/", ":access.json"),
+        *("%3Bx:access", ":1", ":", "%EF%BC%9Aaccess", ":access:access"),
+    ],
 )
-def test_the_index_leaves_no_route_out(
-    templates: list[list[str]], segments: list[str]
-) -> None:
-    """What is not compared with a path is matched by it in no spelling."""
-    routes = parsed(templates)
-    path = (*(part for part in segments[:-1] if part), segments[-1])
-    folded = tuple(map(fold, path[: core_length(path)]))
-    found = RouteIndex(routes).candidates("GET", folded)
-    for route in routes:
-        matched = route.captures(path) is not None
-        if matched or route.differences(folded) is not None:
-            assert route in found
-    places = [[one is route for one in routes].index(True) for route in found]
-    assert places == sorted(places)
+def test_no_capture_takes_a_custom_verb(parse: Parse, verb: str) -> None:
+    """Neither does a wider route behind it, or unmatched."""
+    for text in (SECRETS, SECRETS + WIDE, 'unmatched = "read:calendar"\n' + SECRETS):
+        service = parse(text)
+        assert match(service, "GET", parse_target((VERSION + verb).encode())) is None
+        found = match(service, "GET", parse_target(VERSION.encode()))
+        assert found is not None
+        assert found.scope == "read:records"
 
 
-def parsed(templates: list[list[str]]) -> list[ServiceRoute]:
-    """Return routes of these segments, where ``{}`` captures one, ``{*}`` the rest."""
-    routes = []
-    for template in templates:
-        parts = [p for n, p in enumerate(template) if p or n == len(template) - 1]
-        parts = [
-            f"{{x{n}{p[1:-1] if n == len(parts) - 1 else ''}}}" if "{" in p else p
-            for n, p in enumerate(parts)
-        ]
-        table = RouteTable(method="GET", path="/" + "/".join(parts), scope="read:files")
-        routes.append(parse_route(table, shipped_catalogue()))
-    return routes
+@pytest.mark.parametrize("text", [ACCESS + SECRETS, SECRETS + ACCESS + WIDE])
+def test_a_custom_verb_is_a_route_of_its_own(parse: Parse, text: str) -> None:
+    """In any place of the file, and its capture is the name alone."""
+    service = parse(text)
+    target = parse_target(f"{VERSION}:access".encode())
+    found = match(service, "GET", target)
+    assert found is not None
+    assert (found.scope, found.resource) == ("read:finance", "secret:s/latest")
+    for other in ("/v1/secrets/s/versions/:access", f"{VERSION}:destroy"):
+        assert match(service, "GET", parse_target(other.encode())) is None
 
 
-PATHS = [
-    (*inner, last)
-    for length in range(4)
-    for inner in itertools.product("abc", repeat=length)
-    for last in ("a", "b", "c", "")
-]
+def test_another_spelling_of_a_custom_verb_is_no_wider_route(parse: Parse) -> None:
+    """Also where the API has colons in names."""
+    service = parse("colons = true\n" + ACCESS + SECRETS + WIDE)
+    for spelling in (":ACCESS", "%253Aaccess", ":access.json", ":access/"):
+        path = f"{VERSION}{spelling}".encode()
+        assert match(service, "GET", parse_target(path)) is None
+    found = match(service, "GET", parse_target(f"{VERSION}:2026".encode()))
+    assert found is not None
+    assert (found.scope, found.resource) == ("read:records", "secret:s/latest:2026")
 
 
-@given(
-    st.lists(
-        st.lists(st.sampled_from(["a", "b", "{}", "{*}", ""]), min_size=1, max_size=3),
-        min_size=2,
-        max_size=5,
-    )
-)
-def test_a_route_that_can_never_match_is_found(templates: list[list[str]]) -> None:
-    """The first earlier route that matches all its requests is named, and no other."""
-    *routes, last = parsed(templates)
-    earlier = EarlierRoutes()
-    for place, route in enumerate(routes):
-        earlier.add(place, route)
-    matched = [path for path in PATHS if last.captures(path) is not None]
-    covering = [
-        place
-        for place, route in enumerate(routes)
-        if all(route.captures(path) is not None for path in matched)
-    ]
-    assert earlier.covering(last) == min(covering, default=None)
+def test_a_colon_in_the_middle_of_a_path_begins_no_verb(parse: Parse) -> None:
+    """A verb is at the end of a path (AIP-136); the rest of a path may have it."""
+    service = parse(SECRETS + WIDE)
+    path = b"/v1/secrets/urn:s/versions/1"
+    found = match(service, "GET", parse_target(path))
+    assert found is not None
+    assert found.resource == "secret:urn:s/1"
+    assert match(service, "GET", parse_target(b"/v1/x/latest:access")) is not None
+
+
+@pytest.mark.parametrize("path", ["/a/{x}:v/b", "/a/{x*}:v", "/a/{x}:", "/a/b{x}:v"])
+def test_a_custom_verb_is_at_the_end_behind_a_name(parse: Parse, path: str) -> None:
+    """Anything else is an error in the file."""
+    text = ACCESS.replace("/v1/secrets/{secret}/versions/{version}:access", path)
+    with pytest.raises(ServiceError, match=r"verb|more than a capture"):
+        parse(text.replace("secret:{secret}/{version}", "s"))

@@ -178,7 +178,7 @@ def _asking(request: Request) -> Actor:
     """Return the session that asks for a change, or for its answer.
 
     Programs of one user are the same operator at the socket. One that sends a claim, a
-    random text, is told from the others by it.
+    random text, differs from the others by it.
     """
     seat, claim = operator_of(request), request.headers.get(CLAIM_HEADER)
     if claim is None or Authority.is_elsewhere(seat):

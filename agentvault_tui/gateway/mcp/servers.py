@@ -23,6 +23,7 @@ from agentvault_tui.gateway.counting import (
 from agentvault_tui.gateway.mcp.messages import CALL
 from agentvault_tui.gateway.mcp.tool_names import ToolNames
 from agentvault_tui.gateway.names import field_names, fold_name
+from agentvault_tui.gateway.route_index import RouteIndex
 from agentvault_tui.gateway.services import (
     Service,
     UpstreamCredential,
@@ -30,7 +31,7 @@ from agentvault_tui.gateway.services import (
 )
 from agentvault_tui.gateway.sources import find_member, tokens_of
 from agentvault_tui.gateway.target import parse_target
-from agentvault_tui.gateway.templates import RouteIndex, check_cap
+from agentvault_tui.gateway.templates import check_cap
 from agentvault_tui.gateway.tool_paths import (
     MOST_CHARACTERS,
     MOST_PATHS,

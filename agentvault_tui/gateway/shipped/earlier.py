@@ -21,6 +21,7 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
         "e4f450d37c9223a8d5f517a8e5256f4bf221fa013346772de48540a558ead92e",
         "da99993e362020138e567a0f172a771bdf81bbf2a81d7ff5222ffdbbc79f2d11",
         "1c25e35ad9792bae75b9517e83ce27de04b64fd58d79c3ee1a54f2955ad32b13",
+        "da5037c8d338cb34c7e1c40647a10b3eb75d0cb35196a5346702ba8fef16d13e",
     ),
     "github-git": (
         "4174d2be83ca52e4ed662f831c62ba6e771febf95680f73a43e8d2e4fedc4958",
