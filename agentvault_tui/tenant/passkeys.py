@@ -356,7 +356,7 @@ def _decoded(value: Any, name: str) -> bytes:
 
 
 def _digest_of(answered: Any) -> str:
-    """Return a digest of a verified assertion: of what is signed, and the signature.
+    """Return a digest of a verified assertion, of the signed data and the signature.
 
     An ECDSA signature (r, s) is known by its r: (r, -s) verifies as well.
     """

@@ -111,8 +111,8 @@ class Replaced:
             after: the edited one.
 
         Returns:
-            a row for each destination that is gone, that is reached otherwise, or whose
-            routes changed other than by further ones at the end.
+            a row for each destination that is gone, that is reached otherwise, or that
+            has other routes than before and further ones at their end.
         """
         self.load()
         changes = list[Meta]()

@@ -40,7 +40,7 @@ class Signals:
     def __init__(self, broker: Broker, previous: dict[str, str]) -> None:
         """Begin where another one stopped.
 
-        *told* has the ends of pauses between equal messages; it is stored with the
+        *previous* has the ends of pauses between equal messages; it is stored with the
         sink's place.
         """
         self._broker = broker

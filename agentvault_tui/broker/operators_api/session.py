@@ -199,14 +199,14 @@ def keys_route(authority: Authority) -> Route:
     return route(calls.TENANT_KEYS, change_keys)
 
 
-def _check_embedded(broker: Broker, what: str) -> None:
+def _check_embedded(broker: Broker, subject: str) -> None:
     """Check that the tenant is the embedded one.
 
     Raises:
-        ConflictError: it is another one, which keeps *what* itself.
+        ConflictError: it is another one, which has the *subject* itself.
     """
     if broker.reaching.kind != "embedded":
-        kept_by = f"{what} are kept by the tenant {broker.reaching.tenant.issuer}"
+        kept_by = f"{subject} are kept by the tenant {broker.reaching.tenant.issuer}"
         raise ConflictError(kept_by, "manage them there")
 
 
