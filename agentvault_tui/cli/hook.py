@@ -296,6 +296,7 @@ def _placed(
         *(call.cwd, roots, ours, os.environ, host.folder),
         code=code,
         searches=call.tool in host.searching,
+        splits=call.tool in host.splitting,
     )
     paths = places.of_arguments(call.arguments)
     reached = next((text for name, text, _, place in paths if place.where == VAULT), "")

@@ -92,6 +92,8 @@ class HostWire(NamedTuple):
     searching: frozenset[str] = frozenset()
     """Tools that edit another file of the project with the same name if the one that
     a relative path names is missing."""
+    splitting: frozenset[str] = frozenset()
+    """Tools that read a path with blanks as several paths if no file has that name."""
     prose: Mapping[str, str] = {}
     """By tool, the argument that holds the model's own words about the call, which
     nothing acts on."""
@@ -407,6 +409,7 @@ HOSTS: Final = {
         frozenset({"command", "description"}),
         "path",
         elsewhere=True,
+        splitting=frozenset({"grep", "rg", "Grep", "glob", "Glob"}),
         prose=dict.fromkeys(("bash", "powershell", "Bash"), "description"),
     ),
 }

@@ -6,7 +6,7 @@ the result. Only the standard library is used, because a hook starts before each
 """
 
 # A stated path stays a text until it is resolved.
-# ruff: noqa: PTH111, PTH112, PTH116, PTH117, PTH118
+# ruff: noqa: PTH110, PTH111, PTH112, PTH116, PTH117, PTH118
 
 from __future__ import annotations
 
@@ -54,6 +54,8 @@ _FOLDERS: Final = (
     *("path", "dir", "folder", "cwd"),
 )
 """Arguments that name the folder of a pattern or a command line."""
+_SPLIT: Final = frozenset({"path", "paths"})
+"""Arguments that some hosts read as several paths; see `HostWire.splitting`."""
 _MOST_READINGS: Final = 16
 _URL_SCHEME: Final = re.compile(r"(?:file:|[a-z][a-z0-9+.-]{0,31}:/)/*", re.IGNORECASE)
 _OF_PROCESS: Final = re.compile(r"//?(?:proc|dev/fd|dev/std[a-z]+)(?:/|$)")
@@ -100,6 +102,7 @@ class PathLocator:
         *,
         code: Iterable[str] = (),
         searches: bool = False,
+        splits: bool = False,
     ) -> None:
         """Resolve against *cwd*.
 
@@ -111,8 +114,9 @@ class PathLocator:
             folder: the argument with the folder that a glob starts from.
             code: folders from which the hook itself takes its program.
             searches: see `HostWire.searching`.
+            splits: see `HostWire.splitting`.
         """
-        self._searches = searches
+        self._searches, self._splits = searches, splits
         self._folder = folder
         self._environ = environ
         self.cwd = os.path.realpath(cwd) if os.path.isabs(cwd) else ""
@@ -158,19 +162,27 @@ class PathLocator:
         return place
 
     def of_argument(
-        self, stated: str, read: Callable[[str], PathLocation] | None = None
+        self,
+        stated: str,
+        read: Callable[[str], PathLocation] | None = None,
+        *,
+        splits: bool = False,
     ) -> PathLocation:
         """Return where a path or pattern leads that the host itself reads.
 
         Args:
             stated: the text of an argument.
             read: returns the place of one reading; left out: `of`.
+            splits: whether the host reads words as paths if no file has the name.
 
         Returns:
             the place; `UNKNOWN` if hosts read the text in several ways. Then it
             configures if one of the readings does.
         """
         readings = _readings(stated)
+        if splits and not os.path.exists(os.path.join(self.cwd, stated)):
+            words = (word.strip("\"'`") for word in stated.split())
+            readings = [*dict.fromkeys([*readings, *filter(None, words)])]
         places = [(read or self.of)(one) for one in readings]
         searched = (
             self._searches
@@ -280,7 +292,9 @@ class PathLocator:
                     continue
                 if len(places) >= MOST_PLACES:
                     return places
-                places.append((name, text, False, self.of_argument(text)))
+                splits = self._splits and name in _SPLIT
+                place = self.of_argument(text, splits=splits)
+                places.append((name, text, False, place))
                 if _NAMES_GLOBS.search(name) or _GLOB.search(text):
                     glob = self.of_argument(
                         text, lambda one: self.of_pattern(one, base)
@@ -299,7 +313,7 @@ class PathLocator:
         stated = arguments[named[0]]
         if named != [self._folder] or not isinstance(stated, str):
             return ""
-        place = self.of_argument(stated)
+        place = self.of_argument(stated, splits=self._splits)
         return "" if place.where == UNKNOWN else place.resolved
 
     def of_line(self, line: str, base: str) -> tuple[PlacedCommand, ...] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agentvault_tui.cli.hook_hosts import HOSTS
 from agentvault_tui.cli.hook_places import (
     OUTSIDE,
     PROJECT,
@@ -169,6 +170,41 @@ def test_a_missing_file_that_a_host_searches_for_may_be_any(project: Path) -> No
     for stated in ("src/a.py", str(project / "settings.json")):
         place = found.of_argument(stated)
         assert (place.where, place.configures) == (PROJECT, False)
+
+
+@pytest.mark.parametrize(
+    ("stated", "where"),
+    [
+        ("src /etc/passwd", UNKNOWN),
+        ("src link", UNKNOWN),
+        ("src\t/etc/passwd", UNKNOWN),
+        ("src /etc/passwd x", UNKNOWN),
+        ("src ../vault/config.toml", VAULT),
+        ('src "../vault"', VAULT),
+        ("new folder/x", UNKNOWN),
+        ("a folder", PROJECT),
+        ("dangling link", UNKNOWN),
+        ("src", PROJECT),
+    ],
+)
+def test_a_path_with_blanks_is_also_each_of_its_words(
+    project: Path, stated: str, where: str
+) -> None:
+    """Copilot CLI's `grep` reads `src /etc/passwd` as two paths."""
+    (project / "a folder").mkdir()
+    (project / "dangling link").symlink_to("missing")
+    vault = [project.parent / "vault"]
+    tools = HOSTS["copilot"].splitting
+    assert {"grep", "rg", "glob"} <= tools
+    folder = HOSTS["copilot"].folder
+    found = PathLocator(str(project), [str(project)], vault, {}, folder, splits=True)
+    for given in ({"path": stated}, {"paths": [stated]}):
+        places = found.of_arguments({**given, "pattern": "def f"})
+        named = {name: place.where for name, _, glob, place in places if not glob}
+        assert named["".join(given)] == where
+        assert named["pattern"] == PROJECT
+        if "path" in given:
+            assert named[""] == where
 
 
 def test_without_a_folder_a_relative_path_is_not_known(project: Path) -> None:

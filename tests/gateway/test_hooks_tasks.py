@@ -145,6 +145,7 @@ when { context has resource && context.resource like "*/secrets/*" };
 permit (principal, action, resource);
 """
 BELOW = [
+    *("grep KEY secrets", "grep -c '' .", "grep -e KEY secrets", "fgrep KEY src ."),
     *("grep -r KEY .", "grep -rn KEY", "grep -r KEY secrets", "grep --recursive KEY"),
     *("rg KEY", "rg -u KEY secrets", "rg --files", "find secrets -ls", "find ."),
     *("ls -R", "ls -lR secrets", "ls --recursive", "tree", "du -a"),
@@ -180,7 +181,8 @@ async def test_a_read_of_a_folder_obeys_rules_about_what_is_below(
 @pytest.mark.parametrize(
     "text",
     [
-        *("cat src/app.py | grep def | head -5", "ls -la", "grep def src/app.py"),
+        *("cat src/app.py | grep def | head -5", "cat src/app.py | grep -e def"),
+        *("ls -la", "grep def src/app.py"),
         *("git diff -- src/app.py", "git blame src/app.py", "Read src/app.py"),
     ],
 )
