@@ -29,7 +29,12 @@ from agentvault_tui.gateway.names import (
     are_too_long,
     field_names,
 )
-from agentvault_tui.gateway.overrides import check_overrides, check_routes, check_types
+from agentvault_tui.gateway.overrides import (
+    check_credentials,
+    check_overrides,
+    check_routes,
+    check_types,
+)
 from agentvault_tui.gateway.target import Pair, decode_form_text
 from agentvault_tui.json_document import encode_document, read_document
 from agentvault_tui.strict_json import AmbiguousError
@@ -275,7 +280,7 @@ def read_content(
 
 
 def check_fields(fields: Fields, declared: Iterable[str], *, methods: bool) -> None:
-    """Refuse a body whose top level overrides the method, path or media type.
+    """Refuse a body whose top level overrides method, path, type or credential.
 
     Args:
         fields: of the body.
@@ -283,14 +288,15 @@ def check_fields(fields: Fields, declared: Iterable[str], *, methods: bool) -> N
         methods: whether the service may take a method from the body.
 
     Raises:
-        UnreadableRequestError: ``method_override``, ``route_override`` or
-            ``type_override``.
+        UnreadableRequestError: ``method_override``, ``route_override``,
+            ``type_override`` or ``credential_override``.
     """
     named = frozenset(declared)
     top = [(name, value) for name, value in fields.top() if name not in named]
     if fields.kind != "json":
         check_routes("body", (name for name, _ in top))
     check_types("body", (name for name, _ in top))
+    check_credentials("body", (name for name, _ in top))
     if methods:
         check_overrides("body", top)
 

@@ -1,4 +1,4 @@
-"""Fields and headers that services read as method, path or media type of a request.
+"""Fields and headers that services read as method, path, type or credential.
 
 Rails, Laravel, Symfony and Spring read the method from ``_method``, Salesforce from
 ``_HttpMethod``, LoopBack from ``$httpMethod``, and many proxies and frameworks from
@@ -8,6 +8,8 @@ the name of a field ``x:method`` to the path, and Struts runs the method or acti
 a field ``method:x`` or ``action:x`` names. Google takes the ``Content-Type`` from
 ``$ct``, Elasticsearch from ``source_content_type``, Parse from ``_ContentType``, and
 Django REST framework before 3.3 reads the form field ``_content`` as the body.
+LoopBack and RFC 6750 (sections 2.2 and 2.3) have tokens in ``access_token``, Laravel in
+``api_token``, GitLab in ``private_token``, and GitLab's ``sudo`` names another user.
 """
 
 from __future__ import annotations
@@ -53,6 +55,21 @@ _ROUTE: Final = fold_name("rest_route")
 _TYPES: Final = frozenset({"$ct", "sourcecontenttype"})
 _MARKED_TYPES: Final = frozenset({"content", "contenttype"})
 """After an underscore: without it, APIs have them for their own content."""
+_CREDENTIALS: Final = frozenset(
+    fold_name(name)
+    for name in (
+        "access_token",
+        "api_token",
+        "auth_token",
+        "bearer_token",
+        "job_token",
+        "oauth_token",
+        "private_token",
+        "api_username",
+        "sudo",
+        "$userProject",
+    )
+)
 _TYPED_ROUTES: Final = frozenset(
     fold_name(name) for name in ("method", "action", "default_method", "default_action")
 )
@@ -153,3 +170,23 @@ def _is_type(name: str) -> bool:
         if marked or fold in _TYPES:
             return True
     return False
+
+
+def check_credentials(where: str, names: Iterable[str]) -> None:
+    """Refuse fields that a service may read as a credential or another identity.
+
+    Args:
+        where: the part of the request that has them, for the message.
+        names: of its fields, without those that the route itself reads.
+
+    Raises:
+        UnreadableRequestError: 400 ``credential_override``.
+    """
+    for name in names:
+        if not _CREDENTIALS.isdisjoint(field_names(name)):
+            raise UnreadableRequestError(
+                "credential_override",
+                f"the {where} has a credential or account of its own:"
+                f" {visible(name, 60)}. If that is something else to the service, its"
+                " route may name it in read",
+            )

@@ -38,7 +38,12 @@ from agentvault_tui.gateway.headers import (
 )
 from agentvault_tui.gateway.media_types import MediaType
 from agentvault_tui.gateway.names import field_names
-from agentvault_tui.gateway.overrides import check_overrides, check_routes, check_types
+from agentvault_tui.gateway.overrides import (
+    check_credentials,
+    check_overrides,
+    check_routes,
+    check_types,
+)
 from agentvault_tui.gateway.parameters import (
     RequestParts,
     bound_ids,
@@ -288,6 +293,7 @@ def read_head(
     pairs = [(n, v) for n, v in target.query if n not in declared]
     check_routes("query", (name for name, _ in pairs))
     check_types("query", (name for name, _ in pairs))
+    check_credentials("query", (name for name, _ in pairs))
     if service.method_override:
         check_overrides("query", pairs)
     headers = read_headers(

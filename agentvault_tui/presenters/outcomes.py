@@ -260,6 +260,7 @@ REASONS: Final = {
     "too_many_tokens": "it holds too many tokens already",
     "too_many_tunnels": "it has too many tunnels",
     "type_override": "it names another media type",
+    "credential_override": "it has a credential or account of its own",
     "unclear_call": "its arguments can be read in two ways",
     "unexpected_body": "its route takes no body",
     "unknown_connection": "no scope is set for that connection",

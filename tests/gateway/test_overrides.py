@@ -175,6 +175,28 @@ def test_no_field_asks_for_another_type(name: str, place: str) -> None:
     read("", path, header, body=body, route=route)
 
 
+@pytest.mark.parametrize("place", ["query", "form", "json"])
+@pytest.mark.parametrize(
+    "name",
+    ["access_token", "Access-Token", "api_token[]", "private_token", "sudo"],
+)
+def test_no_field_is_another_credential(name: str, place: str) -> None:
+    """LoopBack, Laravel and GitLab would act as the account of the agent's token."""
+    path, header, body = "/items/1", FORM, b"a=1"
+    if place == "query":
+        path = f"/items/1?a=1&{name}=mine"
+    elif place == "form":
+        body = f"a=1&{name}=mine".encode()
+    else:
+        header, body = JSON, f'{{"{name}": "mine"}}'.encode()
+    with pytest.raises(UnreadableRequestError) as refused:
+        read("", path, header, body=body)
+    assert (refused.value.code, refused.value.status) == ("credential_override", 400)
+    read(
+        "", path, header, body=body, route=f'read = ["query:{name}", "body:/{name}"]\n'
+    )
+
+
 def test_content_of_an_api_asks_for_no_other_type() -> None:
     """Contentful has the query ``content_type``, and Stripe the field ``source``."""
     body = b'{"content": "x", "content_type": "image/png"}'
