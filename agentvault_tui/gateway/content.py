@@ -280,7 +280,7 @@ def read_content(
 
 
 def check_fields(fields: Fields, declared: Iterable[str], *, methods: bool) -> None:
-    """Refuse a body whose top level overrides method, path, type or credential.
+    """Refuse a body that overrides method, path, type or credential at its top level.
 
     Args:
         fields: of the body.

@@ -95,7 +95,7 @@ def other_resources(parts: RequestParts) -> tuple[str, ...] | None:
     """Return the further resources that a request acts on.
 
     Returns:
-        those whose values the request states; None if one of them is unclear, or if
+        those that the request states; None if one of them is unclear, or if
         they are more than `MOST_RESOURCES`.
     """
     reader = _ParameterReader(parts)

@@ -116,7 +116,7 @@ def lease_over() -> CallRefusedError:
 
 
 def unavailable(error: LedgerError) -> CallRefusedError:
-    """Return the refusal of a call whose decision could not be recorded."""
+    """Return the refusal of a call with a decision that could not be recorded."""
     busy = isinstance(error, LedgerBusyError)
     text = (
         "too many decisions wait to be recorded"

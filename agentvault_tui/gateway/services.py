@@ -313,7 +313,7 @@ def check_service(name: str, text: str, catalogue: Catalogue, base: Path) -> Non
     """Validate one service file, as `parse_service` does.
 
     Raises:
-        ServiceError: says what is wrong with it, and what may help.
+        ServiceError: with the fault and its remedy.
     """
     parse_service(name, read_source(text, base), catalogue, base)
 

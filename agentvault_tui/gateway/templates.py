@@ -159,7 +159,7 @@ class ServiceRoute:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Requests of a route whose values make them another action."""
+    """Requests of a route that are another action because of their values."""
 
     conditions: tuple[CaseCondition, ...]
     """All of them have to hold."""
