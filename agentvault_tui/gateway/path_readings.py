@@ -24,6 +24,8 @@ _SESSION: Final = re.compile(r"/\((?:[a-z]\([^()/]*\))+\)")
 """ASP.NET takes it out of a path, wherever it is: ``/(S(x))/a``, ``/a/(S(x))``."""
 _KEYED: Final = re.compile(r"([^()]*)\(([^()]*)\)")
 """An entity of OData by its key, or a function with its arguments."""
+_VIEWS: Final = frozenset({"$value", "$count", "$ref", "$query", "$each", "$all"})
+"""An action or a deletion before one of these runs, though only its answer differs."""
 _QUALIFIED: Final = re.compile(r"(?:[a-z_]\w*\.)+([a-z_]\w*)")
 """An action of OData with its namespace."""
 _ENDINGS: Final = frozenset(
@@ -69,8 +71,9 @@ def path_readings(
 
     Yields:
         it without sessions of ASP.NET, as far as each script, and without a script that
-        routes by the rest of the path; with keys in parentheses as segments, and with
-        actions of either name; most paths have none of these.
+        routes by the rest of the path; with keys in parentheses as segments, without
+        ``$value`` at its end, and with actions of either name; most paths have none of
+        these.
     """
     yield from _odata_readings(folded, qualified)
     if "(" in "".join(folded):
@@ -88,15 +91,18 @@ def _odata_readings(
     folded: Path, qualified: Mapping[str, tuple[str, ...]]
 ) -> Iterator[PathReading]:
     path: list[str] = []
-    keyed = set()
-    for place, one in enumerate(folded):
+    end = len(folded)
+    while end and folded[end - 1] in _VIEWS:
+        end -= 1
+    keyed = {*range(end, len(folded))}
+    for place, one in enumerate(folded[:end]):
         entity = _KEYED.fullmatch(one) if one.endswith(")") else None
         if entity is None:
             path.append(one)
             continue
         keyed.add(place)
         keys = (part.rpartition("=")[2].strip(" '") for part in entity[2].split(","))
-        path += filter(None, (entity[1], *keys))
+        path += filter(None, (entity[1].strip(), *keys))
     if keyed:
         yield PathReading(tuple(path), frozenset(keyed))
     named = [n for n, one in enumerate(path) if "." in one or one in qualified]

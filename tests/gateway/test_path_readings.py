@@ -111,6 +111,9 @@ ODATA = (
         *("/odata/Orders/7/refund", "/odata/Orders(7)/refund()"),
         *("/odata/Orders(7)/ship", "/odata/Orders(7)/S.ship", "/odata/Orders/7/S.ship"),
         *("/odata/Pairs(a=1,b=2)", "/odata/Pairs('1','2')"),
+        *("/odata/Orders%20(7)", "/odata/Orders%20(7)/refund"),
+        *("/odata/Orders/7/$value", "/odata/Orders(7)/$count", "/odata/Orders/7/$REF"),
+        *("/odata/Orders/7/S.refund/$value", "/odata/Orders/7/refund/$count/$value"),
     ],
 )
 def test_no_wider_route_takes_another_path_of_odata(parse: Parse, path: str) -> None:
