@@ -37,9 +37,11 @@ the two slashes and the host: its parser reads any number of slashes as two, so 
 _NUMERIC: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _SETTLED: Final = re.compile(
-    r"(?!(?:https?|wss?|ftp):)[a-z][a-z0-9+.-]*:[A-Za-z0-9_~-]+"
+    r"(?!(?:https?|wss?|ftp):)[a-z][a-z0-9+.-]*:(?!_all$)[A-Za-z0-9_~-]+"
 )
 """The plainest resources, such as ``stripe:acct_42``, are canonical as they stand."""
+_SEVERAL: Final = re.compile("[,*|]|(?:^|[:/])_all(?:[:/]|$)")
+"""Lists and wildcards, as search engines and OpenAPI's ``style: simple`` read them."""
 _HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _DOTS: Final = re.compile(r"[. ]+(?:;.*)?")
 """A dot segment, as some servers read it: without parameters, space and more dots."""
@@ -125,8 +127,10 @@ def canonical(text: str) -> str | None:
         unassigned ones, space other than single blanks inside, backslashes, a ``%``,
         empty, ``.`` and ``..`` segments, a fragment (RFC 8707 section 2), an empty
         query, one of a name that is no URL, because a program may make a URL of it; in
-        a URL also an account, a port that goes without saying (RFC 3986 section
-        6.2.3), a host that has other spellings, and fewer or more than two slashes
+        what is neither a URL nor a file ``,``, ``*``, ``|`` and the name ``_all``,
+        because a program may take them for several names; in a URL also an account, a
+        port that goes without saying (RFC 3986 section 6.2.3), a host that has other
+        spellings, and fewer or more than two slashes
         before the host; and in a UUID hyphens at other places than RFC 9562 has them.
     """
     if len(text) > LONGEST:
@@ -148,6 +152,8 @@ def canonical(text: str) -> str | None:
         if not _is_plain_authority(match.group(1), authority):
             return None
     if "#" in text or text.endswith("?") or ("?" in text and not start):
+        return None
+    if not start and not text.startswith("file:") and _SEVERAL.search(text):
         return None
     return text if _is_plain(text, start) else None
 

@@ -271,6 +271,9 @@ def test_a_limit_is_for_its_agents_and_scopes_alone(agent: Agent) -> None:
         ("acct_1\u200b", Outcome.ESCALATED),
         ("acct_1?", Outcome.ESCALATED),
         ("acct_1#a", Outcome.ESCALATED),
+        ("acct_1,acct_2", Outcome.ESCALATED),
+        ("acct_*", Outcome.ESCALATED),
+        ("_all", Outcome.ESCALATED),
     ],
 )
 def test_a_limit_by_resource_leaves_an_unclear_one_to_a_person(

@@ -49,6 +49,8 @@ MISSPELT = [
     ('resource == Resource::"Stripe:acct_1"', 'it is "stripe:acct_1"'),
     ('context has resource && context.resource == "a//b"', "ever spelt"),
     ('context has resource && context.resource == "a:b?c"', "ever spelt"),
+    ('context has resource && context.resource == "a:b*"', "ever spelt"),
+    ('context has resource && context.resource like "a:b,*"', "ever like"),
     ('context has resource && context.resource like "a:*#c"', "ever like"),
     ('context has resource && context.resource like "Files:*"', "ever like"),
     ('if context.performs == "x:y" then true else false', '"x:y" is never sent'),

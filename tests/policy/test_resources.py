@@ -103,6 +103,30 @@ def test_a_mark_of_a_url_in_a_name_has_no_form_and_is_folded(
     assert reads_like(f"{name}{escaped}{rest}") == reads_like(name)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("rec:41,42", "rec:4*", "rec:*", "rec:41|42", "rec:41%2C42", "rec:4%2A"),
+        *("rec:_all", "es:/_all/_search", "es:/public,secret/_search", "a,b", "_all"),
+    ],
+)
+def test_several_names_in_one_have_no_form(text: str) -> None:
+    """A search engine reads ``41,42``, ``4*`` and ``_all`` as lists with 42 in them."""
+    assert canonical(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("https://a.example/x,1*", "file:/srv/a,b.csv", "file:/srv/*.py"),
+        *("rec:x_all", "rec:_all_of", "es:/x_all/_search"),
+    ],
+)
+def test_urls_and_files_may_have_commas_and_stars(text: str) -> None:
+    """They name one page or file, or are a glob that a host's tool states."""
+    assert canonical(text) == text
+
+
 def test_the_query_of_a_web_url_is_in_its_fold() -> None:
     """Two pages that differ by their query are two; a fragment names the same page."""
     page = "https://a.example/x?id=1"
