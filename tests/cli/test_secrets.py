@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support import forked
 from support.command_line import PROGRAM, Answer, Broker, plain_environment, running
 from support.patience import PATIENT
 
@@ -254,15 +255,10 @@ def test_a_secret_is_nowhere_in_the_clear(tmp_path: Path) -> None:
         assert process.stdout is not None
         seen.append(process.stdout.readline().encode())
 
-        def run(*argv: str) -> bytes:
-            done = subprocess.run(
-                [*PROGRAM, "--home", str(home), *argv],
-                capture_output=True,
-                env=plain_environment(),
-                timeout=PATIENT,
-                check=True,
-            )
-            seen.append(done.stdout + done.stderr)
+        def run(*argv: str) -> str:
+            done = forked.run("--home", str(home), *argv, env=plain_environment())
+            assert done.returncode == 0
+            seen.append((done.stdout + done.stderr).encode())
             return done.stdout
 
         to = ("--for", "https://api.stripe.com")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.command_line import plain_environment
+from support.forked import run
 from support.patience import PATIENT
 from support.vault import Vault, serving
 
@@ -108,16 +107,8 @@ def test_a_broken_file_stops_a_first_start_in_one_line(home: Path) -> None:
     broken = home / "limits.toml"
     broken.write_text(LIMITS.replace("count = 20", "cuont = 20"))
     broken.chmod(0o600)  # a start warns of any other mode
-    line = [sys.executable, "-P", "-m", "agentvault_tui.cli", "--home", str(home)]
     for words in (("serve", "--listen", "127.0.0.1:0"), ("policy", "check")):
-        ended = subprocess.run(
-            [*line, *words],
-            capture_output=True,
-            text=True,
-            env=plain_environment(),
-            timeout=PATIENT,
-            check=False,
-        )
+        ended = run("--home", str(home), *words, env=plain_environment())
         assert ended.returncode == 1
         (told,) = [one for one in ended.stderr.splitlines() if "limits.toml" in one]
         assert "did you mean count" in told

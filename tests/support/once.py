@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from httpx._transports import default as transports
+from starlette import routing
 from support import prompt_jobs
 from textual.css.model import RuleSet
 from textual.css.stylesheet import Stylesheet
@@ -21,20 +22,22 @@ from agentvault_tui.policy.engine import SHIPPED
 
 @pytest.fixture(scope="session", autouse=True)
 def _policy_authorities_and_styles() -> Iterator[None]:
-    """Parse the shipped policy once (40 ms), and an app's styles (20 ms).
+    """Parse the shipped policy once (40 ms), an app's styles (20 ms), paths of routes.
 
     Read certifi's authorities once (15 ms). Let no job of a broker starve.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Policy, "of", _policies(Policy.of))
+        patch.setattr(Policy, "of", policies(Policy.of))
         made = _contexts(transports.create_ssl_context)
         patch.setattr(transports, "create_ssl_context", made)
         patch.setattr(Stylesheet, "_parse_rules", _rules(Stylesheet._parse_rules))
+        patch.setattr(routing, "compile_path", cache(routing.compile_path))
         patch.setattr(asyncio, "create_subprocess_exec", prompt_jobs.start)
         yield
 
 
-def _policies(parse: Any) -> Any:
+def policies(parse: Any) -> Any:
+    """Wrap `Policy.of`, so that the shipped policy is parsed once."""
     shipped = cache(partial(parse, PolicyTexts(), (SHIPPED,) * 3))
 
     def of(texts: PolicyTexts, *sources: Any, **more: Any) -> Policy:

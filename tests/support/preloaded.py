@@ -1,19 +1,29 @@
 """All that the fork server has before it forks, which its processes share.
 
-A broker or a command would import it after each fork. The shipped policy is parsed for
-its schema and catalogue. Then all is frozen: the garbage collector of a forked process
-neither walks these objects nor makes their memory its own.
+A broker or a command would import it after each fork, parse the shipped policy and
+compile the paths of its routes. A tenant that is new would make two keys for 0.2 s:
+it gets two of a few that are made here, and makes those of a rotation itself. Then all
+is frozen: the garbage collector of a forked process neither walks these objects nor
+makes their memory its own.
 """
 
 from __future__ import annotations
 
 import gc
 import pkgutil
+import secrets
+from functools import cache
 from importlib import import_module
+from typing import Any
+from unittest import mock
+
+from starlette import routing
+from support.once import policies
 
 from agentvault_tui import cli
+from agentvault_tui.operator_api.calls import CALLS
 from agentvault_tui.policy import Policy, PolicyTexts
-from agentvault_tui.policy.engine import SHIPPED
+from agentvault_tui.tenant import keys
 
 _COMMANDS = [one.name for one in pkgutil.iter_modules(cli.__path__)]
 for _name in (
@@ -32,6 +42,21 @@ for _name in (
     "support.tenant_store",
 ):
     import_module(_name)
-Policy.of(PolicyTexts(), (SHIPPED,) * 3)
+Policy.of = policies(Policy.of)
+Policy.of(PolicyTexts())
+routing.compile_path = cache(routing.compile_path)
+for _call in CALLS:
+    routing.compile_path(_call.path)
+_KEYS = [keys._new_key() for _ in range(8)]
+_make_keys = keys.SigningKeys.__init__
+
+
+def _take_keys(self: keys.SigningKeys, *args: Any) -> None:
+    two = iter(secrets.SystemRandom().sample(_KEYS, 2))
+    with mock.patch.object(keys, "_new_key", two.__next__):
+        _make_keys(self, *args)
+
+
+keys.SigningKeys.__init__ = _take_keys
 gc.collect()
 gc.freeze()
