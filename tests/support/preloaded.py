@@ -1,7 +1,7 @@
 """All that the fork server has before it forks, which its processes share.
 
 A broker or a command would import it after each fork, parse the shipped policy and
-compile the paths of its routes. A tenant that is new would make two keys for 0.2 s:
+compile paths and pages. A tenant that is new would make two keys for 0.2 s:
 it gets two of a few that are made here, and makes those of a rotation itself. Then all
 is frozen: the garbage collector of a forked process neither walks these objects nor
 makes their memory its own.
@@ -17,13 +17,15 @@ from importlib import import_module
 from typing import Any
 from unittest import mock
 
+import jinja2
 from starlette import routing
-from support.once import policies
+from support.once import policies, templates
 
 from agentvault_tui import cli
 from agentvault_tui.operator_api.calls import CALLS
 from agentvault_tui.policy import Policy, PolicyTexts
 from agentvault_tui.tenant import keys
+from agentvault_tui.tenant.views import Views
 
 _COMMANDS = [one.name for one in pkgutil.iter_modules(cli.__path__)]
 for _name in (
@@ -40,6 +42,8 @@ for _name in (
     "httpcore",
     "support.confining",
     "support.tenant_store",
+    "webauthn",
+    "webauthn.helpers.structs",
 ):
     import_module(_name)
 Policy.of = policies(Policy.of)
@@ -47,6 +51,10 @@ Policy.of(PolicyTexts())
 routing.compile_path = cache(routing.compile_path)
 for _call in CALLS:
     routing.compile_path(_call.path)
+jinja2.Environment.compile = templates()
+_pages = Views("https://issuer.test/")._templates
+for _name in _pages.list_templates():
+    _pages.get_template(_name)
 _KEYS = [keys._new_key() for _ in range(8)]
 _make_keys = keys.SigningKeys.__init__
 
