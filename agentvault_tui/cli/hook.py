@@ -297,6 +297,7 @@ def _placed(
         code=code,
         searches=call.tool in host.searching,
         splits=call.tool in host.splitting,
+        moves=host.moves(os.environ),
     )
     paths = places.of_arguments(call.arguments)
     reached = next((text for name, text, _, place in paths if place.where == VAULT), "")

@@ -94,9 +94,29 @@ class HostWire(NamedTuple):
     a relative path names is missing."""
     splitting: frozenset[str] = frozenset()
     """Tools that read a path with blanks as several paths if no file has that name."""
+    settled: tuple[int, int, int] | None = None
+    """The first version in which a call runs in the folder that its hook was given; in
+    earlier ones, a ``cd`` of another call moves it. None if none does."""
     prose: Mapping[str, str] = {}
     """By tool, the argument that holds the model's own words about the call, which
     nothing acts on."""
+
+    def moves(self, environ: Mapping[str, str]) -> bool:
+        """Check whether a ``cd`` of one call may move another that is being decided.
+
+        Args:
+            environ: the host's environment. Claude Code states its version there, as in
+                ``AI_AGENT=claude-code_2-1-332_harness``.
+        """
+        version = _VERSION.match(environ.get("AI_AGENT", ""))
+        return self.settled is not None and (
+            version is None or tuple(map(int, version.groups())) < self.settled
+        )
+
+
+_VERSION: Final = re.compile(
+    r"claude-code[_/]([0-9]{1,9})[-.]([0-9]{1,9})[-.]([0-9]{1,9})(?![0-9])", re.ASCII
+)
 
 
 def _text(document: dict[str, object], *names: str) -> str:
@@ -354,6 +374,7 @@ HOSTS: Final = {
         frozenset({"command", "timeout", "run_in_background", "description"}),
         "path",
         "CLAUDE_PROJECT_DIR",
+        settled=(2, 1, 332),
         prose=dict.fromkeys(("Bash", "Task", "Agent"), "description"),
     ),
     # Exit code 2 alone was seen to be ignored, so the answer says it.

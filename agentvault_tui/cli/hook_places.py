@@ -103,6 +103,7 @@ class PathLocator:
         code: Iterable[str] = (),
         searches: bool = False,
         splits: bool = False,
+        moves: bool = False,
     ) -> None:
         """Resolve against *cwd*.
 
@@ -115,8 +116,9 @@ class PathLocator:
             code: folders from which the hook itself takes its program.
             searches: see `HostWire.searching`.
             splits: see `HostWire.splitting`.
+            moves: whether a ``cd`` changes the folder of calls that are being decided.
         """
-        self._searches, self._splits = searches, splits
+        self._searches, self._splits, self._moves = searches, splits, moves
         self._folder = folder
         self._environ = environ
         self.cwd = os.path.realpath(cwd) if os.path.isabs(cwd) else ""
@@ -342,6 +344,8 @@ class PathLocator:
             if command.words[0] == "cd":
                 there = self.of(command.words[1], base)
                 if there.where != PROJECT or not there.folder:
+                    return None
+                if self._moves and there.resolved != self.cwd:
                     return None
                 base = there.resolved
                 continue

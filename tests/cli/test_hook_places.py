@@ -207,6 +207,33 @@ def test_a_path_with_blanks_is_also_each_of_its_words(
             assert named[""] == where
 
 
+def test_a_line_that_moves_other_calls_is_no_reading(project: Path) -> None:
+    """Claude Code before 2.1.332 runs other calls of a message in the new folder."""
+    root, environ = str(project), {"PATH": ""}
+    found = PathLocator(root, [root], [], environ, moves=True)
+    for text in ("cd src && pwd", f"cd {root} && cd src && pwd", f"cd {root}/src && x"):
+        assert found.of_line(text, root) is None
+        assert places(project).of_line(text, root) is not None
+    assert found.of_line(f"cd {root} && pwd", root) is not None
+    assert found.of_line("pwd", root) is not None
+
+
+@pytest.mark.parametrize(
+    ("agent", "moves"),
+    [
+        *[("claude-code_2-1-197_harness", True), ("claude-code_2-1-332_h", False)],
+        *[("claude-code_2-1-331_x", True), ("claude-code_2-2-0_x", False)],
+        *[("claude-code/3.0.0/agent", False), ("", True), ("other_9-9-9_x", True)],
+    ],
+)
+def test_only_a_version_known_to_keep_folders_may_move(
+    agent: str, *, moves: bool
+) -> None:
+    """A version that is not stated counts as an early one; other hosts differ."""
+    assert HOSTS["claude-code"].moves({"AI_AGENT": agent}) is moves
+    assert not HOSTS["gemini"].moves({"AI_AGENT": agent})
+
+
 def test_without_a_folder_a_relative_path_is_not_known(project: Path) -> None:
     """A host that tells no folder, or no absolute one, leaves it open."""
     for cwd in ("", "src"):
