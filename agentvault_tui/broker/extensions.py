@@ -13,12 +13,26 @@ from agentvault_tui.broker.secret_uses import SecretUses
 from agentvault_tui.ledger import Change
 from agentvault_tui.model import Actor, AgentId, Draft, Event, TokenId
 from agentvault_tui.operator_api.advice import AdviceInfo
+from agentvault_tui.operator_api.requests import PeopleRequest
 from agentvault_tui.web.guard import StreamingApp
 from agentvault_tui.web.server import Listener, Server
 
 Carrier = Callable[[Mapping[str, Any], Actor], Awaitable[bytes]]
 """Carries out the request of a change, as the person who approved it; returns the
 answer, JSON."""
+
+
+class ChangePerson(Protocol):
+    """Makes a recorded change of a person, and returns what is shown once."""
+
+    def __call__(
+        self, wanted: PeopleRequest, *, check: bool = False
+    ) -> dict[str, object]:
+        """Make it, or only *check* that it can be made.
+
+        Raises:
+            AgentVaultError: it cannot be made.
+        """
 
 
 class CallsCut(NamedTuple):
@@ -170,6 +184,9 @@ class Extensions:
     """Reads the ledger for others: alerts, exports, metrics."""
     chores: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """Called at each look of the upkeep."""
+    change_person: ChangePerson | None = None
+    """Makes a recorded change in the embedded tenant's store, and returns what is shown
+    once; called in a thread. None: there is no such tenant."""
     states: dict[str, Callable[[str], str]] = field(default_factory=dict)
     """The state that a change would replace, by the kind of thing; see
     `usecases.changes`. A room that has such things adds its own."""

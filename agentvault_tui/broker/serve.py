@@ -21,7 +21,7 @@ from agentvault_tui.broker.announce import announce
 from agentvault_tui.broker.approval_pages import ApprovalPageOffers
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import SYSTEM, Broker
-from agentvault_tui.broker.extensions import DataPlane, WatchRoom
+from agentvault_tui.broker.extensions import ChangePerson, DataPlane, WatchRoom
 from agentvault_tui.broker.feed import Feed
 from agentvault_tui.broker.follow import join_team, listen_to
 from agentvault_tui.broker.operators_api import operators_app
@@ -270,6 +270,7 @@ def run(
     notices: Sequence[str] = (),
     gateway: Callable[[Broker, Tell], DataPlane] | None = None,
     watch: Callable[[Broker], WatchRoom] | None = None,
+    change_person: ChangePerson | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; print one JSON line on stdout when ready.
 
@@ -283,6 +284,7 @@ def run(
         notices: warnings for the log.
         gateway: makes the data plane; without one the broker only issues tokens.
         watch: makes the reader of the ledger for alerts and exports.
+        change_person: see `Extensions.change_person`.
 
     Returns:
         the exit code.
@@ -301,14 +303,11 @@ def run(
     if settings.store.url:
         clock = SharedClock(clock)
     composed = _serve(
-        home,
-        settings,
-        path,
-        process,
-        clock,
+        *(home, settings, path, process, clock),
         again=again,
         gateway=gateway,
         watch=watch,
+        change_person=change_person,
     )
     return run_loop(composed)
 
@@ -323,6 +322,7 @@ async def _serve(
     again: bool,
     gateway: Callable[[Broker, Tell], DataPlane] | None,
     watch: Callable[[Broker], WatchRoom] | None,
+    change_person: ChangePerson | None,
 ) -> int:
     if files := chosen_files(home, settings.broker):
         server_context(files)  # now, before anything is opened
@@ -337,6 +337,7 @@ async def _serve(
     try:
         broker, feed = await _open(home, settings, clock, ledger, tenant)
         try:
+            broker.extensions.change_person = change_person
             if gateway is not None:
                 broker.extensions.gateway = gateway(broker, feed.tell)
             if watch is not None:

@@ -205,6 +205,8 @@ def wait_for(session: CliSession, change: ChangeInfo) -> object:
         raise RefusedError(
             f"the change {change.id} is {ended.status}" + (f": {why}" if why else "")
         )
+    if ended.problem:
+        raise RefusedError(f"the change {change.id} is applied: {ended.problem}")
     if ended.result is None:
         raise AgentVaultError(
             f"the change {change.id} is applied; its answer is only for the command"

@@ -91,7 +91,7 @@ def serve(
         ending.callback(gc.enable)
         gc.disable()
         settings = Settings.load(session.home, flags=flags)
-        from agentvault_tui.cli.people import check_passkeys
+        from agentvault_tui.cli.people import check_passkeys, make_change
         from agentvault_tui.process import log_level, start_tenant
 
         check_passkeys(session, settings, forget=forget_passkeys)
@@ -112,8 +112,7 @@ def serve(
 
             remember_socket(session.home, where)
         return run(
-            session.home,
-            settings,
+            *(session.home, settings),
             socket=where,
             tenant=tenant,
             again=again,
@@ -121,6 +120,7 @@ def serve(
             gateway=_data_plane,
             # The gateway, made before, opens secrets for both.
             watch=lambda one: LedgerWatch(one, one.deciding.callouts.open_secret),
+            change_person=partial(make_change, session.home, settings),
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,15 +17,14 @@ from agentvault_tui.cli.device import followed, print_qr
 from agentvault_tui.cli.framework import group, pass_session
 from agentvault_tui.cli.output import Cell, Output, confirm, short_time
 from agentvault_tui.cli.people import (
+    change_person,
     only_embedded,
     open_users,
-    record_change,
     record_keys,
 )
 from agentvault_tui.cli.session import CliSession
 from agentvault_tui.clock import SharedClock, SystemClock, iso
 from agentvault_tui.errors import (
-    NotFoundError,
     SealedError,
     TenantRefusedError,
     UsageError,
@@ -361,29 +360,17 @@ def add_user(
     session: CliSession, name: str, approver: bool, roles: tuple[str, ...]
 ) -> None:
     """Add a person; password and one-time code seed are shown only once."""
+    from agentvault_tui.tenant.users import checked_roles
+
     held = [*roles, *([Role.APPROVER.value] if approver else [])]
     with open_users(session) as users:
-        record_change(session, users, "added", users.free(name), held)
-        added = users.add(name, roles=held)
+        name, held = users.free(name), [*checked_roles(held)]
+        made = change_person(session, users, "added", name, roles=held)
     out = session.out
-    if session.json:
-        out.json(
-            {
-                "user": added.user.name,
-                "password": added.password,
-                "otp_secret": added.otp_secret,
-                "otpauth_uri": added.otpauth_uri,
-            }
-        )
-        return
-    _print_otp(
-        out,
-        added.otp_secret,
-        added.otpauth_uri,
-        ("user", out.cell(added.user.name, "strong")),
-        ("roles", ", ".join(added.user.roles)),
-        ("password", added.password),
-    )
+    if not out.print_json({"user": name, **made}):
+        roles_given = ("roles", ", ".join(held))
+        password = ("password", made["password"])
+        _print_otp(out, made, ("user", out.cell(name, "strong")), roles_given, password)
 
 
 @user.command("list", example="agentvault tenant user list --json")
@@ -422,12 +409,9 @@ def new_otp(session: CliSession, name: str) -> None:
     """Replace a person's one-time code seed (lost phone); also ends a lock."""
     with open_users(session) as users:
         person = users.named(name)
-        record_change(session, users, "factor", person)
-        secret, uri = users.reset_otp(name)
-    if not session.out.print_json(
-        {"user": name, "otp_secret": secret, "otpauth_uri": uri}
-    ):
-        _print_otp(session.out, secret, uri)
+        made = change_person(session, users, "factor", person)
+    if not session.out.print_json({"user": name, **made}):
+        _print_otp(session.out, made)
 
 
 @user.command("passkey", example="agentvault tenant user passkey alice")
@@ -448,12 +432,7 @@ def passkey(session: CliSession, name: str, remove: str | None) -> None:
     with open_users(session) as users:
         person = users.named(name)
         if remove is not None:
-            if not users.passkeys(id=remove, sub=person.sub):
-                raise NotFoundError(
-                    f"{person.name} has no such passkey", "agentvault tenant user list"
-                )
-            record_change(session, users, "passkey_removed", person)
-            users.remove_passkeys([remove])
+            change_person(session, users, "passkey_removed", person, passkey=remove)
             if not session.out.print_json({"user": person.name, "removed": remove}):
                 session.out.line(f"removed a passkey of {person.name}")
             return
@@ -466,8 +445,8 @@ def passkey(session: CliSession, name: str, remove: str | None) -> None:
                 "phones do not reach the tenant by a host name",
                 "set listen, url, tls_cert and tls_key of [tenant] in config.toml",
             )
-        record_change(session, users, "passkey", person)
-        link = f"{site.url}passkey/{users.invite_passkey(person)}"
+        made = change_person(session, users, "passkey", person)
+        link = f"{site.url}passkey/{made['token']}"
     summary = {"user": person.name, "link": link, "expires_in": LINK_SECONDS}
     if session.out.print_json(summary):
         return
@@ -502,10 +481,9 @@ def new_password(session: CliSession, name: str) -> None:
     """Reset a person's password; the new one is shown only once."""
     with open_users(session) as users:
         person = users.named(name)
-        record_change(session, users, "password", person)
-        password = users.reset_password(name)
-    if not session.out.print_json({"user": person.name, "password": password}):
-        session.out.fields([("password", password)])
+        made = change_person(session, users, "password", person)
+    if not session.out.print_json({"user": person.name, **made}):
+        session.out.fields([("password", made["password"])])
         session.out.note("this is shown once: keep it now")
 
 
@@ -522,8 +500,8 @@ def set_roles(
         raise UsageError("name the roles they shall have", "or --none")
     with open_users(session) as users:
         person = users.named(name)
-        record_change(session, users, "role", person, roles)
-        person = users.set_roles(name, roles)
+        change_person(session, users, "role", person, roles=roles)
+        person = users.named(name)
     if not session.out.print_json(_shape(person)):
         session.out.line(f"{person.name}: {', '.join(person.roles) or 'no role'}")
 
@@ -535,8 +513,7 @@ def remove_user(session: CliSession, name: str) -> None:
     """Remove a person: they cannot sign in, and their sessions and tokens end."""
     with open_users(session) as users:
         person = users.named(name)
-        record_change(session, users, "removed", person)
-        users.remove(name)
+        change_person(session, users, "removed", person)
     if not session.out.print_json(
         {"user": person.name, "sub": person.sub, "removed": True}
     ):
@@ -588,9 +565,10 @@ def _shape(person: Any) -> dict[str, Any]:
     }
 
 
-def _print_otp(out: Output, secret: str, uri: str, *facts: Any) -> None:
+def _print_otp(out: Output, made: Mapping[str, Any], *facts: Any) -> None:
     """Print the QR code first, so that *facts* stay on a small screen."""
+    uri = str(made["otpauth_uri"])
     print_qr(out, uri)
-    app = out.cell(uri, limit=500)
-    out.fields([*facts, ("one-time code seed", secret), ("for an app", app)])
+    seed = ("one-time code seed", made["otp_secret"])
+    out.fields([*facts, seed, ("for an app", out.cell(uri, limit=500))])
     out.note("this is shown once: scan or keep it now")

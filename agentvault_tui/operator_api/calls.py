@@ -228,7 +228,7 @@ SIGN_IN: Final = _post(
 LOGOUT: Final = _post(Access.SESSION, "/api/auth/logout", None, MeInfo)
 ME: Final = ApiCall("GET", "/api/auth/me", MeInfo, access=Access.SESSION)
 PEOPLE: Final = _post(
-    Access.MACHINE, "/api/tenant/people", asks.PeopleRequest, shapes.ByInfo
+    Access.MACHINE, "/api/tenant/people", asks.PeopleRequest, shapes.ChangedPersonInfo
 )
 TENANT_KEYS: Final = _post(
     Access.MACHINE, "/api/tenant/keys", asks.TenantKeysRequest, shapes.ByInfo

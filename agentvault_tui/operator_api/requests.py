@@ -378,12 +378,14 @@ class StreamQuery(WireShape, kw_only=True):
 
 
 class PeopleRequest(WireRequest, kw_only=True):
-    """Record a change of the embedded tenant's people before it is made."""
+    """Change a person of the embedded tenant."""
 
     change: str
     user: ShortId
     sub: Annotated[str, Meta(max_length=4000)] = ""
     roles: tuple[str, ...] = ()
+    passkey: Annotated[str, Meta(max_length=4000)] = ""
+    """The id of the passkey to remove."""
 
 
 class TenantKeysRequest(WireRequest, kw_only=True):

@@ -472,6 +472,13 @@ class ByInfo(WireShape, kw_only=True):
     by: AgentRef
 
 
+class ChangedPersonInfo(ByInfo, kw_only=True):
+    """A change of a person that was made."""
+
+    made: Json
+    """What is shown once: a password, a one-time code seed, a link's token."""
+
+
 class ProblemInfo(WireShape, kw_only=True):
     """A problem document (RFC 9457): `title` is the status, `remedy` the remedy."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,47 @@ def test_only_the_command_that_asked_gets_the_secret(short: Path) -> None:
             for claim in ({"agentvault-claim": "a"}, {"agentvault-claim": "b"}, {})
         )
         assert len({first, second, again}) == 3
+
+
+@pytest.mark.slow
+def test_an_approved_change_of_a_person_is_made_without_its_command(
+    short: Path,
+) -> None:
+    """The terminal went away before. One about a person who is gone is cancelled."""
+
+    def asks(vault: Vault, *argv: str) -> tuple[str, str]:
+        """Ask for a change, and end the command; return the code and the change."""
+        argv = ("--home", str(short), "tenant", "user", *argv)
+        with Forked(argv, plain_environment()) as process:
+            line = next(one for one in process.stdout if "and enter" in one)
+            process.send_signal(signal.SIGHUP)
+            process.communicate(timeout=PATIENT)
+        change = vault.operator.get("/api/changes").json()["changes"][0]["id"]
+        return line.split()[-1], change
+
+    def people(vault: Vault) -> dict[str, list[str]]:
+        listed = json.loads(vault.cli("tenant", "user", "list", "--json").stdout)
+        return {one["name"]: one["roles"] for one in listed["users"]}
+
+    with serving(short, AGENTVAULT_CHANGES_SOCKET="factor") as vault:
+        assert vault.cli("tenant", "user", "add", "vic").returncode == 0
+        ann = vault.approver("ann")
+        code, change = asks(vault, "role", "vic", "operator")
+        vault.activate({"user_code": code}, ann)
+        status = ""
+        while status != "applied":
+            status = vault.operator.get(f"/api/changes/{change}").json()["status"]
+        assert people(vault)["vic"] == ["operator"]
+        for wrong in ({"user": "vic", "sub": "x"}, {"user": "nobody", "sub": "x"}):
+            body = {"change": "removed", **wrong}
+            refused = vault.operator.post("/api/tenant/people", json=body)
+            assert refused.status_code in {404, 409}
+        assert "removed" not in vault.cli("audit", "search", "vic").stdout
+        _, change = asks(vault, "role", "vic", "approver")
+        assert vault.cli("tenant", "user", "remove", "vic").returncode == 0
+        ended = vault.operator.get(f"/api/changes/{change}").json()
+        assert ended["status"] == "cancelled"
+        assert "vic" not in people(vault)
 
 
 @pytest.mark.slow

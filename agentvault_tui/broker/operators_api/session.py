@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from datetime import timedelta
 
@@ -17,7 +18,7 @@ from agentvault_tui.broker.authority import (
     Sessions,
     is_remote,
 )
-from agentvault_tui.broker.core import Broker, decide_anew
+from agentvault_tui.broker.core import SYSTEM, Broker, decide_anew
 from agentvault_tui.broker.operators_api.changes import Loosening
 from agentvault_tui.broker.operators_api.wire import (
     body_of,
@@ -28,11 +29,13 @@ from agentvault_tui.broker.operators_api.wire import (
 from agentvault_tui.broker.riders import Rider, record_by_uid, ride
 from agentvault_tui.broker.shapes import device_info
 from agentvault_tui.broker.usecases.approvals import CUTTING, end_gathered, pages_at
+from agentvault_tui.broker.usecases.change_basis import OUTDATED
 from agentvault_tui.broker.usecases.changes import Wanted
 from agentvault_tui.broker.usecases.stepup import DeskSession
+from agentvault_tui.broker.usecases.stepup_end import cancel
 from agentvault_tui.clock import iso
 from agentvault_tui.errors import ConflictError, TenantError, UsageError
-from agentvault_tui.model import Actor
+from agentvault_tui.model import Actor, AgentId
 from agentvault_tui.model.claims import SIGN_IN_FRESH_S
 from agentvault_tui.model.event import (
     PERSON_CHANGES,
@@ -124,11 +127,11 @@ def _user(session: Session) -> UserSessionInfo:
 def people_routes(
     broker: Broker, authority: Authority, sessions: Sessions
 ) -> list[Route]:
-    """Return the route that a change of people goes through before it is made."""
+    """Return the route that changes people."""
     reaching = broker.reaching
 
-    async def change(request: Request) -> shapes.ByInfo | Response:
-        """Record a change that the caller then makes in the tenant's store.
+    async def change(request: Request) -> shapes.ChangedPersonInfo | Response:
+        """Record a change, and make it in the tenant's store; or hold it.
 
         Raises:
             ConflictError: the tenant keeps its people itself.
@@ -146,6 +149,7 @@ def people_routes(
             actor = authority.named(operator)
         # Read first: the removal of the last approver does not end the need for one.
         by_factor = await authority.by_factor(operator)
+        await _make(broker, body, check=True)
         if not await _gives(broker, body):
             return await record(body, actor, None)
         summary = f"change a person of the tenant: {visible(about, 120)}"
@@ -161,8 +165,9 @@ def people_routes(
 
     async def record(
         body: asks.PeopleRequest, actor: Actor, _: object
-    ) -> shapes.ByInfo:
-        """Void the person's approvals and sessions, and record the change."""
+    ) -> shapes.ChangedPersonInfo:
+        """Void the person's approvals and sessions, and record and make the change."""
+        await _make(broker, body, check=True)
         # In force before its record: an approval that is recorded after it is refused.
         reaching.people.note(body.sub, body.change, broker.clock.now())
         if body.change in CUTTING:
@@ -171,10 +176,29 @@ def people_routes(
         await decide_anew(lambda: broker.record(draft))
         sessions.end_of(body.sub)
         await sessions.end_due()
-        return shapes.ByInfo(by=shapes.AgentRef(id=actor.id, name=actor.name))
+        await _end_outdated(broker, changing.name, body.user)
+        made = await _make(broker, body)
+        by = shapes.AgentRef(id=actor.id, name=actor.name)
+        return shapes.ChangedPersonInfo(by=by, made=made)
 
     changing = Loosening(authority, calls.PEOPLE, asks.PeopleRequest, record)
     return [route(calls.PEOPLE, change)]
+
+
+async def _make(
+    broker: Broker, body: asks.PeopleRequest, *, check: bool = False
+) -> shapes.Json:
+    work = broker.extensions.change_person
+    return await asyncio.to_thread(work, body, check=check) if work else {}
+
+
+async def _end_outdated(broker: Broker, call: str, user: str) -> None:
+    """Cancel the other changes of a person that wait."""
+    for one in broker.stepups.open(AgentId("")):
+        if one.change is not None and one.id not in broker.stepups.deciding:
+            about = one.change.call, one.parameters.get("user")
+            if about == (call, user):
+                await cancel(broker, one.id, OUTDATED, SYSTEM)
 
 
 def keys_route(authority: Authority) -> Route:

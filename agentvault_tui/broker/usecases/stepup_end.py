@@ -220,7 +220,17 @@ def cancelled(broker: Broker, stepup: StepUp, reason: str) -> StepUp:
 async def cancel(
     broker: Broker, stepup_id: StepUpId, reason: str, actor: Actor
 ) -> None:
-    """Cancel a step-up, unless it is decided or its decision is being recorded."""
+    """Cancel a step-up, unless it is decided or its decision is being recorded.
+
+    Args:
+        broker: the broker.
+        stepup_id: the step-up, or a change that waits.
+        reason: its problem, for its agent or operator.
+        actor: who caused it.
+
+    Raises:
+        LedgerError: it could not be recorded.
+    """
     ended: StepUp | None = None
 
     def decide() -> Decided | None:
