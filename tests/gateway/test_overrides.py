@@ -178,7 +178,11 @@ def test_no_field_asks_for_another_type(name: str, place: str) -> None:
 @pytest.mark.parametrize("place", ["query", "form", "json"])
 @pytest.mark.parametrize(
     "name",
-    ["access_token", "Access-Token", "api_token[]", "private_token", "sudo"],
+    [
+        *("access_token", "Access-Token", "api_token[]", "private_token", "sudo"),
+        *("user_token", "authorization", "$cred", "X-Amz-Credential"),
+        *("X-Goog-Credential", "AWSAccessKeyId"),
+    ],
 )
 def test_no_field_is_another_credential(name: str, place: str) -> None:
     """LoopBack, Laravel and GitLab would act as the account of the agent's token."""
