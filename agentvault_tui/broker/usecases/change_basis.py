@@ -97,8 +97,20 @@ def changes_about(broker: Broker, agent_id: AgentId) -> list[StepUp]:
 
 
 async def forget_answer(broker: Broker, stepup: StepUp) -> None:
-    """Remove the answer of a change that was carried out."""
+    """Remove the answer of a change that was carried out, first from memory.
+
+    Args:
+        broker: the broker.
+        stepup: the change, as it is now.
+
+    Raises:
+        LedgerError: it could not be recorded, and the answer can be read again.
+    """
     if stepup.change is not None:
         read = replace(stepup, change=replace(stepup.change, result=""))
-        await broker.record(changes=[read])
         broker.stepups.put(read)
+        try:
+            await broker.record(changes=[read])
+        except BaseException:
+            broker.stepups.put_back(read, stepup)
+            raise

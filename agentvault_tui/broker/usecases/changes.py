@@ -429,6 +429,8 @@ async def take_answer(
     Raises:
         LedgerError: that it was given out could not be recorded.
     """
+    # As it is now: another reader may have had the answer since.
+    stepup = broker.stepups.get(stepup.id)
     change = stepup.change
     if change is None or not change.result or change.seat not in seats:
         return None
