@@ -254,6 +254,8 @@ class Flow:
 
     id: str
     wanted: ConnectRequest
+    is_current: Callable[[], bool]
+    """Checks that agent, accounts, panic and approver are as they were at its start."""
     at: SigningIn | PendingConnection
     consent: Consent | None = None
     """The state of the second page."""
@@ -269,7 +271,7 @@ class Flows:
     def put(self, flow: Flow) -> Flow:
         """Remember *flow*; ConflictError: too many are under way."""
         for key, open_flow in list(self._flows.items()):
-            if open_flow.at.expires.passed(self._clock):
+            if open_flow.at.expires.passed(self._clock) or not open_flow.is_current():
                 del self._flows[key]
         if len(self._flows) >= _MOST:
             raise ConflictError(

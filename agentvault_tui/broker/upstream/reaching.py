@@ -49,6 +49,13 @@ class PeopleChanges:
         times = (self._times.get((sub, change)) for change in changes)
         return any(when is not None and when >= moment for when in times)
 
+    def state_of(self, subs: Iterable[str]) -> object:
+        """Return a value that differs once one of *subs* was changed at the tenant.
+
+        Unlike `changed_since` it compares no clocks: brokers of a team have several.
+        """
+        return [self._times.get((sub, one)) for sub in subs for one in PERSON_CHANGES]
+
 
 class Reaching:
     """The tenant and the providers, as this broker reaches them."""

@@ -16,7 +16,7 @@ import difflib
 import hmac
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +24,7 @@ from typing import Final, NoReturn
 from urllib.parse import parse_qsl
 
 from agentvault_tui.broker.core import Broker
+from agentvault_tui.broker.riders import riding
 from agentvault_tui.broker.vault_access import Consent, CrowdedError, Flow, VaultUser
 from agentvault_tui.errors import (
     AgentVaultError,
@@ -88,6 +89,14 @@ async def begin(broker: Broker, wanted: ConnectRequest) -> Flow:
     """
     reaching = broker.reaching
     agent = _checked(broker, wanted)
+    people, rider = reaching.people, riding()
+    approvers = [one["sub"] for one in rider.detail["by"]] if rider else []
+    before = people.state_of(approvers)
+    grant = broker.registry.unless_revoked(agent.id)
+
+    def is_current() -> bool:
+        return not grant.revoked and people.state_of(approvers) == before
+
     # Before a person signs in for a token that it cannot seal.
     reaching.vault.users.seal()
     async with _time_limit():
@@ -107,7 +116,7 @@ async def begin(broker: Broker, wanted: ConnectRequest) -> Flow:
         user = reaching.vault.users.of(agent.id)
         if user is not None:
             try:
-                return await _to_consent(broker, wanted, user)
+                return await _to_consent(broker, wanted, is_current, user)
             except TenantRefusedError as error:
                 if error.error != "invalid_grant":
                     raise
@@ -116,7 +125,7 @@ async def begin(broker: Broker, wanted: ConnectRequest) -> Flow:
         page = await begin_sign_in(
             reaching.tenant, credential.client_id, wanted.redirect_uri
         )
-        return reaching.flows.put(Flow(new_id("cfl"), wanted, page))
+        return reaching.flows.put(Flow(new_id("cfl"), wanted, is_current, page))
 
 
 async def proceed(
@@ -138,7 +147,7 @@ async def proceed(
         UsageError: the address is not where this flow's page ended; try again.
         RefusedError: the person, or the tenant, said no.
         ConflictError: someone else than the agent's vault user signed in, or the
-            agent was cut off meanwhile.
+            agent, its accounts or an approver of the flow have changed meanwhile.
         TenantError: the tenant refuses, or does not answer.
     """
     reaching = broker.reaching
@@ -160,12 +169,17 @@ async def proceed(
         description = visible(answer.get("error_description", ""), 200)
         raise RefusedError(f"refused there: {visible(error, 60)} {description}".strip())
     _checked(broker, flow.wanted)
+    if not flow.is_current():
+        raise ConflictError(
+            "the agent, its accounts or who approved this have changed meanwhile",
+            "begin again",
+        )
     async with _time_limit():
         if isinstance(flow.at, SigningIn):
             user = await _signed_in(broker, flow, flow.at, answer)
-            return await _to_consent(broker, flow.wanted, user)
+            return await _to_consent(broker, flow.wanted, flow.is_current, user)
         assert flow.consent is not None  # noqa: S101 - it is at the second page
-        return await _connected(broker, flow.wanted, flow.consent, answer, operator)
+        return await _connected(broker, flow, flow.consent, answer, operator)
 
 
 def my_account(
@@ -235,7 +249,7 @@ async def _signed_in(
         if account.issuer == reaching.vault.issuer
     }
     stranger = bool(others) and sub not in others
-    unserved = not broker.registry.serves(agent_id)
+    unserved = not (broker.registry.serves(agent_id) and flow.is_current())
     if stranger or unserved:
         try:
             await revoke_token(tenant, credential, signed_in.refresh_token)
@@ -256,27 +270,32 @@ async def _signed_in(
     return user
 
 
-async def _to_consent(broker: Broker, wanted: ConnectRequest, user: VaultUser) -> Flow:
+async def _to_consent(
+    broker: Broker,
+    wanted: ConnectRequest,
+    is_current: Callable[[], bool],
+    user: VaultUser,
+) -> Flow:
     agent = broker.registry.agent(wanted.agent_id)
     accounts = my_account(broker, agent, user)
     connecting = await accounts.connect(
         wanted.connection, wanted.redirect_uri, wanted.scopes
     )
     consent = Consent(user, accounts, connecting)
-    flow = Flow(new_id("cfl"), wanted, connecting, consent)
+    flow = Flow(new_id("cfl"), wanted, is_current, connecting, consent)
     return broker.reaching.flows.put(flow)
 
 
 async def _connected(
     broker: Broker,
-    wanted: ConnectRequest,
+    flow: Flow,
     consent: Consent,
     answer: dict[str, str],
     operator: Actor,
 ) -> Account:
     """Complete, record, and only then let the agent use it."""
-    registry, agent_id = broker.registry, AgentId(wanted.agent_id)
-    grant = registry.unless_revoked(agent_id)
+    registry, wanted = broker.registry, flow.wanted
+    agent_id = AgentId(wanted.agent_id)
     if broker.reaching.vault.users.sub_of(agent_id) != consent.user.sub:
         # Their refresh token went with the last account: none of theirs could be used
         # any more, nor taken away.
@@ -306,7 +325,7 @@ async def _connected(
             changes=[account],
         )
         before = registry.accounts.get(agent_id, wanted.connection)
-        if grant.revoked:
+        if not flow.is_current():
             await _taken_back(broker, consent, account, before, operator)
         registry.accounts.put(account)
         # What is on its way was decided about another account, if about any.

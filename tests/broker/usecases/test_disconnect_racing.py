@@ -81,7 +81,7 @@ async def test_a_consent_that_outlives_its_sign_in_connects_nothing(
     flow = await office.begin(agent.agent)
     address = await office.visit(flow, person)
     await disconnect(office.broker, agent.agent.id, WORKSPACE, OPERATOR, shared=False)
-    with pytest.raises(ConflictError, match="signed out meanwhile"):
+    with pytest.raises(ConflictError, match="changed meanwhile"):
         await office.proceed(flow, address)
     assert office.broker.registry.accounts.of(agent.agent.id) == ()
     assert await office.connect(agent.agent, person, "calendar.read")
