@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -20,7 +20,6 @@ from agentvault_tui.gateway.sources import (
     find_member,
     read_pointer,
     read_source,
-    write_pointer,
 )
 from agentvault_tui.gateway.target import Target, parse_target
 from agentvault_tui.json_document import encode_document, read_document
@@ -136,8 +135,8 @@ def selected(content: bytes, members: tuple[tuple[str, ...], ...]) -> Selected:
         members: of the binding.
 
     Returns:
-        an object of the *members* by their pointers, as compact JSON; without them the
-        whole document, byte for byte.
+        an object of the *members* at their places, as compact JSON, in which tokens of
+        pointers are names; without them the whole document, byte for byte.
 
     Raises:
         ValueError: the document is no JSON, or lacks a member.
@@ -149,9 +148,17 @@ def selected(content: bytes, members: tuple[tuple[str, ...], ...]) -> Selected:
             return Selected(content, is_json=False)
         return Selected(content, is_json=True)
     document = read_document(content)
-    picked = {write_pointer(one): find_member(document, one) for one in members}
-    if ABSENT in picked.values():
-        raise ValueError("a member is missing")
+    picked: dict[str, object] = {}
+    for pointer in members:
+        member = find_member(document, pointer)
+        if member is ABSENT:
+            raise ValueError("a member is missing")
+        if any(pointer[:length] in members for length in range(1, len(pointer))):
+            continue  # a member around it counts
+        place: Any = picked
+        for token in pointer[:-1]:
+            place = place.setdefault(token, {})
+        place[pointer[-1]] = member
     return Selected(encode_document(picked), is_json=True)
 
 

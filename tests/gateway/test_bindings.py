@@ -69,13 +69,16 @@ def test_no_value_reaches_another_path(user: str, found: str) -> None:
         (
             b'{"a":1.50,"b":{"c":[1,2]}}',
             (("a",), ("b", "c", "1")),
-            b'{"/a":1.50,"/b/c/1":2}',
+            b'{"a":1.50,"b":{"c":{"1":2}}}',
         ),
-        (b'{"a/b":null}', (("a/b",),), b'{"/a~1b":null}'),
+        (b'{"a/b":null}', (("a/b",),), b'{"a/b":null}'),
+        (b'{"a":{"b":1,"c":2}}', (("a", "b"), ("a", "c")), b'{"a":{"b":1,"c":2}}'),
+        (b'{"a":{"b":1,"c":2}}', (("a", "b"), ("a",)), b'{"a":{"b":1,"c":2}}'),
+        (b'{"a":{"b":1,"c":2}}', (("a",), ("a", "b")), b'{"a":{"b":1,"c":2}}'),
         (b'{"a":1}', (), b'{"a":1}'),
     ],
 )
-def test_members_that_count_are_named_by_their_pointers(
+def test_members_that_count_are_at_their_places(
     content: bytes, members: tuple[tuple[str, ...], ...], part: bytes
 ) -> None:
     """Digits stay as they were sent."""

@@ -347,9 +347,10 @@ binds = [{ get = "/drafts/{id}", id = "body:/id" }]
     ("document", "members", "summary"),
     [
         (b'{"to":"eve","n":1.50}', [("/to", '"eve"'), ("/n", "1.50")], "JSON"),
+        (b'{"a":{"to":"eve"}}', [("/a/to", '"eve"')], "JSON"),
         (b"\xff\x00", [], "opaque"),
     ],
-    ids=["json", "opaque"],
+    ids=["json", "nested", "opaque"],
 )
 async def test_each_face_shows_the_documents_that_a_call_names(
     stand: Stand,

@@ -115,7 +115,7 @@ async def test_the_document_is_shown_and_under_the_digest(
     stepup = await stand.pending()
     request = stepup.request or {}
     content = await stand.gateway.held_body(referent_key(stepup.id, 0))
-    assert content == b'{"/message/raw":"aGk="}'
+    assert content == b'{"message":{"raw":"aGk="}}'
     assert request["references"] == [
         {
             "url": f"http://127.0.0.1:{stand.upstream.port}"
