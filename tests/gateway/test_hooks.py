@@ -407,9 +407,14 @@ async def last(bench: Bench) -> Event:
     ["ls", "cat src/a.py | wc -l", "git status && git log", "cd src && ls -la"],
 )
 async def test_a_line_that_only_reads_is_reading(
-    bench: Bench, agent: Agent, project: Path, command: str
+    bench: Bench,
+    agent: Agent,
+    project: Path,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It needs no person, as `read:files` needs none."""
+    monkeypatch.setenv("AI_AGENT", "claude-code_2-1-332_harness")
     assert await asked(bench, shell(project, command)) == {}
     assert (await last(bench)).action == "read:files"
 
