@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields
-from typing import Any, Final
+from typing import Final
 
 from msgspec import to_builtins
 
 from agentvault_tui.broker.core import SYSTEM, Broker
 from agentvault_tui.broker.riders import by_file
+from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, Meta
+from agentvault_tui.ledger.schema import read_home
+from agentvault_tui.ledger.state import read_meta
 from agentvault_tui.model import ChangedText, Draft, EventType, sha256_hex
 from agentvault_tui.settings import NAMED, Settings
 
@@ -128,6 +131,25 @@ def differing_settings(broker: Broker, broker_id: str) -> list[str]:
     return sorted(differing.keys() - OF_A_MACHINE)
 
 
+def last_start(home: Home) -> Callable[[str, object], bool]:
+    """Return a check of the settings of a home's last start, while no broker runs.
+
+    The environment of a command may differ from that of the broker.
+
+    Args:
+        home: the home directory of one broker; a team has its settings in its store.
+
+    Returns:
+        whether a setting, by name, had a value at that start; never, if there was none.
+    """
+    row = None
+    if home.database.exists():
+        with read_home(home) as db:
+            row = read_meta(db, SETTINGS)
+    recorded: dict[str, str] = {} if row is None else json.loads(row)
+    return lambda name, value: recorded.get(name) == _digest(value)
+
+
 def _key_of(broker_id: str) -> str:
     return f"{SETTINGS} {broker_id}"
 
@@ -154,18 +176,18 @@ def _differing(
     }
 
 
+def _digest(value: object) -> str:
+    return sha256_hex(json.dumps(to_builtins(value), sort_keys=True))
+
+
 def _digests(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield the name of each setting that is recorded, and the SHA-256 of its value."""
-
-    def digest(value: Any) -> str:
-        return sha256_hex(json.dumps(to_builtins(value), sort_keys=True))
-
     for section in fields(settings):
         values = getattr(settings, section.name)
         if section.name in NAMED:
-            yield section.name, digest(values)
+            yield section.name, _digest(values)
             continue
         for item in fields(values):
             name = f"{section.name}.{item.name}"
             if name not in HARMLESS:
-                yield name, digest(getattr(values, item.name))
+                yield name, _digest(getattr(values, item.name))

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agentvault_tui.cli.session import CliSession
+from agentvault_tui.cli.session import CliSession, sign_in_needed
 from agentvault_tui.errors import UnreachableError
 
 if TYPE_CHECKING:
     from agentvault_tui.ledger import Change
 
 
-def check_factor(session: CliSession, error: UnreachableError, change: str) -> bool:
+def check_factor(session: CliSession, error: UnreachableError, change: str) -> None:
     """Refuse a change that needs a person's factor: there is no broker to prove it to.
 
     Otherwise a program of the broker's user could end the broker, and then make the
-    change without a factor.
+    change without a factor. Settings of the broker's last start count as well as the
+    command's own: an environment variable is enough to change those.
 
     Args:
         session: the command's session.
         error: why no broker makes it.
         change: such as ``changing people``.
 
-    Returns:
-        whether a setting has turned off the factor that was required before.
-
     Raises:
-        UnreachableError: it needs a factor.
+        UnreachableError: it needs a factor, or a role.
     """
-    asks, prompted = _asks_factor(session)
-    if asks and (prompted or _has_approver(session)):
+    if not session.settings.operators.by_claim and _had(session)(
+        "operators.roles", "claim"
+    ):
+        raise sign_in_needed(error, f"{change} takes an operator") from None
+    if _needs_factor(session):
         raise type(error)(
             f"{error.what}, and {change} takes an approver's factor ([changes] socket)",
             "agentvault serve, then this command again",
         )
-    return prompted and not asks
 
 
 def approver_rows(session: CliSession) -> list[Change]:
@@ -49,17 +50,35 @@ def approver_rows(session: CliSession) -> list[Change]:
     from agentvault_tui.broker.socket_factor import APPROVER
     from agentvault_tui.ledger import Meta
 
-    asks, _ = _asks_factor(session)
-    return [Meta(APPROVER, "1")] if asks and _has_approver(session) else []
+    return [Meta(APPROVER, "1")] if _needs_factor(session) else []
 
 
-def _asks_factor(session: CliSession) -> tuple[bool, bool]:
-    """Return whether loosening needs a factor once one exists, and whether it did."""
+def _had(session: CliSession) -> Callable[[str, object], bool]:
+    """Return the check of the settings of the broker's last start."""
+    from agentvault_tui.broker.settings_record import last_start
+
+    if session.settings.store.url:
+        return lambda _name, _value: False  # the file is that of before the team
+    return last_start(session.home)
+
+
+def _needs_factor(session: CliSession) -> bool:
+    """Check whether loosening needs a factor, now or by the last start's settings."""
     from agentvault_tui.broker.socket_factor import asked_before
 
     shared, prompted = asked_before(session.home)
-    socket = session.settings.changes.socket
-    return socket == "factor" or (socket == "auto" and shared), prompted
+    settings, had = session.settings, _had(session)
+    own = settings.changes.socket
+    wanted = {own, *(one for one in ("auto", "factor") if had("changes.socket", one))}
+    if "factor" not in wanted and not ("auto" in wanted and shared):
+        return False
+    # By another list or tenant than the broker's, approvers seem not to exist.
+    is_other = had("changes.socket", "factor") or had("changes.socket", "auto")
+    is_other = is_other and not (
+        had("stepup.approvers", settings.stepup.approvers)
+        and had("tenant.issuer", settings.tenant.issuer)
+    )
+    return prompted or is_other or _has_approver(session)
 
 
 def _has_approver(session: CliSession) -> bool:

@@ -189,6 +189,49 @@ def test_without_a_broker_nothing_is_loosened_where_a_factor_is_asked_for(
     assert told == [("set", ["secrets"]), ("key rotated", None)]
 
 
+@pytest.mark.slow
+def test_without_a_broker_the_settings_of_its_last_start_count(line: Line) -> None:
+    """A command's weaker environment adds no approver and sets no secret."""
+    secret = ("secrets", "set", "api", "--for", "https://api.test")
+    add = ("tenant", "user", "add", "mallory", "--approver")
+    line.add("ann", "approver")
+    weak = {"AGENTVAULT_OPERATORS_ROLES": "auto", "AGENTVAULT_CHANGES_SOCKET": "uid"}
+    elsewhere = {
+        "AGENTVAULT_TENANT_ISSUER": "https://other.test/",
+        "AGENTVAULT_TENANT_CLIENT_ID": "x",
+    }
+
+    def started(**settings: str) -> None:
+        line.env.update(weak | settings)
+        with Forked(("serve", "--listen", "127.0.0.1:0"), line.env) as broker:
+            assert broker.stdout.readline()
+            broker.terminate()
+            assert broker.wait(PATIENT) == 0
+
+    def refused(words: str, **weaker: str) -> None:
+        line.env.update(weaker)
+        for command in (add, secret):
+            answer = line(*command, given=b"https://api.test/a")
+            assert (answer.returncode, words in answer.stderr) == (3, True), command
+
+    started(AGENTVAULT_CHANGES_SOCKET="factor")
+    refused("takes an approver's factor", AGENTVAULT_CHANGES_SOCKET="uid")
+    line.env.update(elsewhere)  # as if nobody could approve
+    answer = line(*secret, given=b"https://api.test/a")
+    assert (answer.returncode, "takes an approver" in answer.stderr) == (3, True)
+    line.env = {key: one for key, one in line.env.items() if key not in elsewhere}
+    started(AGENTVAULT_OPERATORS_ROLES="claim")
+    refused("agentvault login", AGENTVAULT_OPERATORS_ROLES="auto")
+    # The strictest counts, and a start with weaker settings is on record.
+    started()
+    assert line(*secret, given=b"https://api.test/a").returncode == 0
+    kinds = [
+        one["detail"]["loosened"]["kinds"] for one in line.events("change.applied")
+    ]
+    assert kinds[-1] == ["rules"]
+    assert [user for _, _, user in line.changes()] == ["ann"]
+
+
 def public(line: Line, host: str) -> None:
     """Have phones reach the tenant of the home as *host*."""
     home = Path(line.env["AGENTVAULT_HOME"])
