@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support.command_line import Answer, Broker
+from support.command_line import Answer
+from support.vault import serving
 
 Run = Callable[..., Answer]
 
 
 @pytest.fixture
-def sinks(broker: Broker, av: Run, tmp_path: Path) -> Iterator[Path]:
+def av(short: Path, cli: Run) -> Iterator[Run]:
+    """Run a command line on a broker of its own, which warns of these sinks later."""
+    with serving(short, tenant=False):
+        yield partial(cli, "--home", str(short))
+
+
+@pytest.fixture
+def sinks(short: Path, av: Run, tmp_path: Path) -> Path:
     """Two sinks: a file that works, and one where nobody listens."""
-    file, written = broker.home / "alerts.toml", tmp_path / "events.jsonl"
+    file, written = short / "alerts.toml", tmp_path / "events.jsonl"
     file.write_text(
         f'[sinks.all]\nkind = "file"\npath = "{written}"\n'
         '[sinks.pager]\nkind = "webhook"\nurl = "http://127.0.0.1:9/"\n'
@@ -23,8 +32,7 @@ def sinks(broker: Broker, av: Run, tmp_path: Path) -> Iterator[Path]:
         '[[routes]]\nsinks = ["pager"]\nevents = ["panic.on"]\n'
     )
     assert av("alerts", "test", "all").code == 0, "a test reads the file first"
-    yield written
-    file.unlink()
+    return written
 
 
 def test_sinks_are_listed_and_tried(av: Run, sinks: Path) -> None:
