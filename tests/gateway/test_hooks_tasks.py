@@ -6,7 +6,7 @@ import asyncio
 import re
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,21 @@ async def test_ten_tasks_need_at_most_two_approvals(
         assert approvals == expected, task
 
 
-@pytest.mark.parametrize("text", ESCAPES)
-async def test_no_escape_passes(bench: Bench, project: Path, text: str) -> None:
+async def allowed(
+    bench: Bench, project: Path, texts: Sequence[str], *scopes: str
+) -> list[str]:
+    """Return the calls that are allowed, each of an agent that waits for nothing."""
+    found = []
+    for number, text in enumerate(texts):
+        agent = await bench.agent(f"coder-{number}", *SCOPES, *scopes)
+        if (await decided(bench, agent, text, project)).allowed:
+            found.append(text)
+    return found
+
+
+async def test_no_escape_passes(bench: Bench, project: Path) -> None:
     """A person decides, or it is denied, and nothing is read or run meanwhile."""
-    agent = await bench.agent("coder", *SCOPES, "configure:host")
-    told = await decided(bench, agent, text, project)
-    assert not told.allowed, text
+    assert await allowed(bench, project, ESCAPES, "configure:host") == []
 
 
 SECRETS = """
@@ -164,34 +173,29 @@ BELOW = [
 ]
 
 
-@pytest.mark.parametrize("text", BELOW)
 async def test_a_read_of_a_folder_obeys_rules_about_what_is_below(
-    bench: Bench, project: Path, text: str
+    bench: Bench, project: Path
 ) -> None:
     """What can reach a forbidden file is denied, or a person decides."""
     (project / "secrets").mkdir()
     (project / "secrets" / "key").write_text("KEY")
-    agent = await bench.agent("coder", *SCOPES)
     bench.broker.deciding.policy = Policy(
         SECRETS, bench.broker.deciding.policy.catalogue
     )
-    assert not (await decided(bench, agent, text, project)).allowed
+    assert await allowed(bench, project, BELOW) == []
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("cat src/app.py | grep def | head -5", "cat src/app.py | grep -e def"),
-        *("ls -la", "grep def src/app.py"),
-        *("git diff -- src/app.py", "git blame src/app.py", "Read src/app.py"),
-    ],
-)
+NAMED = [
+    *("cat src/app.py | grep def | head -5", "cat src/app.py | grep -e def"),
+    *("ls -la", "grep def src/app.py"),
+    *("git diff -- src/app.py", "git blame src/app.py", "Read src/app.py"),
+]
+
+
 async def test_a_read_of_named_files_needs_no_person(
-    bench: Bench, project: Path, text: str
+    bench: Bench, project: Path
 ) -> None:
     """The same rule leaves reads alone that cannot reach below its folder."""
-    agent = await bench.agent("coder", *SCOPES)
     rules = SECRETS.replace('"*/', f'"file:{project}/')
     bench.broker.deciding.policy = Policy(rules, bench.broker.deciding.policy.catalogue)
-    told = await decided(bench, agent, text, project)
-    assert told.allowed, told.message
+    assert await allowed(bench, project, NAMED) == NAMED

@@ -108,13 +108,13 @@ BAD: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-async def test_a_proof_that_is_not_for_this_request_is_refused(
-    stand: Stand, name: str
-) -> None:
+async def test_a_proof_that_is_not_for_this_request_is_refused(stand: Stand) -> None:
     """Each claim and header of RFC 9449 section 4.3 is checked."""
     olga = await signed_in(stand, "approver")
-    refused(await olga.get("/api/agents", proof=BAD[name](olga)), "invalid_dpop_proof")
+    for name, make in BAD.items():
+        answer = await olga.get("/api/agents", proof=make(olga))
+        assert answer.status_code == 401, name
+        refused(answer, "invalid_dpop_proof")
     assert (await olga.get("/api/agents")).status_code == 200
 
 
