@@ -18,7 +18,7 @@ from support.vault import serving
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Ledger, schema, verify_ledger
 
-EVENTS = 20_000
+EVENTS = 6_000
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ from agentvault_tui.ledger.state import Statement
 from agentvault_tui.ledger.writer import Writer
 from agentvault_tui.model import Draft, Event, EventType
 
-KILLS = int(os.environ.get("AGENTVAULT_TEST_KILLS", "30"))
+KILLS = int(os.environ.get("AGENTVAULT_TEST_KILLS", "15"))
 """200 before a release."""
 
 
