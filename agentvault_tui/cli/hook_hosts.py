@@ -93,7 +93,8 @@ class HostWire(NamedTuple):
     """Tools that edit another file of the project with the same name if the one that
     a relative path names is missing."""
     splitting: frozenset[str] = frozenset()
-    """Tools that read a path with blanks as several paths if no file has that name."""
+    """Tools that read a path with blanks as several paths if no file has that name, or
+    of which it is not known that they do not."""
     settled: tuple[int, int, int] | None = None
     """The first version in which a call runs in the folder that its hook was given; in
     earlier ones, a ``cd`` of another call moves it. None if none does."""
@@ -407,6 +408,7 @@ HOSTS: Final = {
         frozenset({"command"}),
         "path",
         "CURSOR_PROJECT_DIR",
+        splitting=frozenset({"Grep"}),
     ),
     "gemini": HostWire(
         _plain_call,

@@ -57,6 +57,8 @@ _FOLDERS: Final = (
 _SPLIT: Final = frozenset({"path", "paths"})
 """Arguments that some hosts read as several paths; see `HostWire.splitting`."""
 _MOST_READINGS: Final = 16
+_BETWEEN_GLOBS: Final = re.compile(r"[\s,]+")
+"""Claude Code's `Grep` reads a text with these as several globs."""
 _URL_SCHEME: Final = re.compile(r"(?:file:|[a-z][a-z0-9+.-]{0,31}:/)/*", re.IGNORECASE)
 _OF_PROCESS: Final = re.compile(r"//?(?:proc|dev/fd|dev/std[a-z]+)(?:/|$)")
 """Paths that lead elsewhere in another process: ``/proc/self/cwd`` (proc(5))."""
@@ -182,6 +184,11 @@ class PathLocator:
             configures if one of the readings does.
         """
         readings = _readings(stated)
+        if read:
+            globs = _without_braces(stated)
+            parts = [part for one in globs for part in _BETWEEN_GLOBS.split(one)]
+            readings += parts if parts != globs else []
+            readings = [*dict.fromkeys(filter(None, readings))] or [stated]
         if splits and not os.path.exists(os.path.join(self.cwd, stated)):
             words = (word.strip("\"'`") for word in stated.split())
             readings = [*dict.fromkeys([*readings, *filter(None, words)])]
