@@ -36,7 +36,9 @@ from agentvault_tui.text import in_full, visible
 _HIDDEN: Final = "⟦U+"
 """How `in_full` begins to spell a character that is not seen."""
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
-_OWNER_CAP: Final = 200
+_ID: Final = re.compile(r"(agt|brk|chg|sup)_[0-9a-z]{16}")
+"""An id after `fold_text`: rules name agents by name or id."""
+_OWNER: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _PURPOSE_CAP: Final = 1000
 _RESOURCE_CAP: Final = 500
 _RESOURCES_CAP: Final = 64
@@ -295,24 +297,35 @@ def check_name(name: str) -> None:
     """Refuse an invalid name of an agent.
 
     Raises:
-        UsageError: it is empty, too long, or reads as another name.
+        UsageError: it is empty, too long, or reads as another name or as an id.
     """
     if not _NAME.fullmatch(name) or not name.strip():
         raise UsageError("a name has 1 to 100 characters, on one line")
-    # Unicode UTR 36 section 2: they make a name read as another one.
-    if _HIDDEN in in_full(name):
+    if _ID.fullmatch(fold_text(name)):
         raise UsageError(
-            f"the name {visible(name, 60)} holds bidirectional or invisible characters",
+            f"the name {visible(name, 60)} has the form of an id", "choose another"
+        )
+    _check_shown(f"the name {visible(name, 60)}", name)
+
+
+def _check_shown(what: str, text: str) -> None:
+    """Refuse a text that reads as another one: Unicode UTR 36 section 2."""
+    if _HIDDEN in in_full(text):
+        raise UsageError(
+            f"{what} holds bidirectional or invisible characters",
             "write it without them",
         )
 
 
 def _check_texts(wanted: AgentRequest) -> None:
     check_name(wanted.name)
-    if not 1 <= len(wanted.owner) <= _OWNER_CAP:
+    owner = wanted.owner
+    if not _OWNER.fullmatch(owner) or owner != owner.strip():
         raise UsageError(
-            f"an owner has 1 to {_OWNER_CAP} characters", "who answers for this agent?"
+            "an owner has 1 to 200 characters, on one line, and no blanks around them",
+            "who answers for this agent?",
         )
+    _check_shown(f"the owner {visible(owner, 60)}", owner)
     if len(wanted.purpose) > _PURPOSE_CAP:
         raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
 
