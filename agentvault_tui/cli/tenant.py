@@ -312,7 +312,7 @@ def _print_details(
                 cell(f"{details.agent_name} ({details.agent_id})"),
             ),
             ("wants to", cell(details.action, "strong")),
-            ("grants", cell(details.scope)) if details.scope else None,
+            ("scopes", cell(details.scope)) if details.scope else None,
             ("on", cell(details.resource)),
             ("hands out", cell(f"a token of the account at {details.connection}"))
             if details.connection

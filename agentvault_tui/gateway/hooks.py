@@ -30,6 +30,7 @@ from agentvault_tui.broker.operators_api.wire import (
 )
 from agentvault_tui.broker.socket_factor import asks_factor, note_shared_user
 from agentvault_tui.broker.surroundings import LOCAL
+from agentvault_tui.broker.usecases.approvals import asked_of
 from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.usecases.evaluate import Answer, evaluate
 from agentvault_tui.broker.usecases.request import refused
@@ -118,16 +119,12 @@ class HookDecider(NamedTuple):
         server = _server(broker, maps, self.servers, host, request)
         apart = partial(read_apart, agent.id, len(body))
         does, refusal = await _actions(maps, host, request, server, apart)
-        action, *others = does.actions
+        actions = does.actions
         if refusal is None and refused(broker, agent) is None:
-            outcomes = await self._outcomes(agent, does.actions)
-            outcome = max(outcomes, key=lambda one: one.strictness)
+            outcome, actions = await self._strictest_first(agent, actions)
             if server is not None and outcome is not Outcome.DENIED:
                 # The gateway decides, holds and records the call itself.
                 return HookInfo(outcome="allowed", reason=_BEHIND, message=_DECIDES)
-            # The record names the action with the strictest answer.
-            action = does.actions[outcomes.index(outcome)]
-            others = [one for one in does.actions if one is not action]
             if outcome is Outcome.ESCALATED or does.person:
                 refusal = _unshown(body, agent.id, calls)
         about = {"host": host, "tool": request.tool, "arguments_sha256": digest}
@@ -135,14 +132,14 @@ class HookDecider(NamedTuple):
         wait = min(broker.settings.gateway.hook_wait, _WAIT_S) if request.wait else 0
         decide = partial(
             evaluate,
-            *(broker, agent, action),
+            *(broker, agent, actions[0]),
             about=about,
             refusal=refusal,
             gone=gone,
             call=_described(host, request.tool, body),
             held=lambda stepup_id: calls.bodies.keep(agent.id, stepup_id, body),
             source=LOCAL,
-            others=tuple(others),
+            others=actions[1:],
             person=does.person,
             asked_by=by.person,
         )
@@ -154,14 +151,25 @@ class HookDecider(NamedTuple):
             broker.admitting.floods.refused(agent.id)
         return _info(answer)
 
-    async def _outcomes(self, agent: Agent, actions: Sequence[Action]) -> list[Outcome]:
-        """Return how policy would answer each of a call's actions now."""
-        outcomes = []
+    async def _strictest_first(
+        self, agent: Agent, actions: Sequence[Action]
+    ) -> tuple[Outcome, tuple[Action, ...]]:
+        """Return how policy would answer a call now, and its actions in order.
+
+        Record and approval page name the first: of those with the strictest answer the
+        riskiest, of these the one that most people have to approve.
+        """
+        broker, ranks = self.broker, list[tuple[int, int, int]]()
         for number, one in enumerate(actions, 1):
-            outcomes.append(foresee(self.broker, agent, one, LOCAL).outcome)
+            verdict = foresee(broker, agent, one, LOCAL)
+            asks = asked_of(broker, " ".join(one.scopes), verdict.risk, [agent.id])
+            rank = verdict.outcome.strictness, verdict.risk.rank, asks["need"]
+            ranks.append(rank)
             if number % _A_TURN == 0:
-                await self.broker.admitting.requests.enter()
-        return outcomes
+                await broker.admitting.requests.enter()
+        order = sorted(range(len(actions)), key=ranks.__getitem__, reverse=True)
+        outcome = next(o for o in Outcome if o.strictness == ranks[order[0]][0])
+        return outcome, tuple(actions[place] for place in order)
 
 
 def routes(decider: HookDecider, authority: Authority) -> list[Route]:

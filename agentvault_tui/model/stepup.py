@@ -90,7 +90,8 @@ class StepUp:
     scope: str
     """The one scope the elevated token will carry: its action's.
 
-    Of a provider's token: all that the connection represents.
+    Of a provider's token: all that the connection represents. Of a request with
+    several actions: those of all, its action's first.
     """
     action: str
     resource: str | None
@@ -229,7 +230,8 @@ class StepUp:
             self.resource,
             self.parameters,
             self.reason,
-            named=self.connection is None,
+            # Each of several scopes is decided as if the action were its own.
+            named=self.connection is None and " " not in self.scope,
             money=self.money,
         )
 

@@ -110,14 +110,27 @@ def message_id(broker: Broker, sink: str, *parts: object) -> str:
     return f"msg_{hashlib.sha256(seed.encode()).hexdigest()[:24]}"
 
 
+def risks_of(broker: Broker, event: Event) -> set[Risk]:
+    """Return the risks of an event's scopes; an unknown scope counts as high.
+
+    Where an event states a risk, that is the highest.
+    """
+    detail, stated = event.detail, event.detail.get("risk")
+    highest = Risk(stated) if stated in list(Risk) else None
+    named = [detail.get("scope"), detail.get("asked_scope")]
+    if highest is None and not named[0]:
+        named.append(event.action)
+    scopes = " ".join(str(one) for one in named if one).split()
+    entries = map(broker.deciding.policy.catalogue.get, scopes)
+    risks = {scope.risk if scope else Risk.HIGH for scope in entries}
+    if highest is None:
+        return risks
+    return {highest, *(risk for risk in risks if risk.rank < highest.rank)}
+
+
 def risk_of(broker: Broker, event: Event) -> Risk | None:
-    """Return the risk of an event's scope; an unknown scope counts as high."""
-    stated = event.detail.get("risk")
-    if stated in list(Risk):
-        return Risk(stated)
-    scopes = str(event.detail.get("scope") or event.action or "").split()
-    scopes_listed = [broker.deciding.policy.catalogue.get(scope) for scope in scopes]
-    risks = [scope.risk if scope else Risk.HIGH for scope in scopes_listed]
+    """Return the highest of `risks_of`; None where an event names no scope."""
+    risks = risks_of(broker, event)
     return max(risks, key=lambda risk: risk.rank, default=None)
 
 

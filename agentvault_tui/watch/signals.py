@@ -24,7 +24,7 @@ from agentvault_tui.watch.config import (
     TENANT_FAULT,
     AlertRoute,
 )
-from agentvault_tui.watch.messages import agent_name, risk_of
+from agentvault_tui.watch.messages import agent_name, risks_of
 
 _BURST: Final = 20
 BURST_SPAN: Final = timedelta(seconds=60)
@@ -111,7 +111,7 @@ class Signals:
 
     def takes(self, route: AlertRoute, event: Event) -> bool:
         """Check whether *route* is about the event's agent and risk."""
-        if route.risks and risk_of(self._broker, event) not in route.risks:
+        if route.risks and risks_of(self._broker, event).isdisjoint(route.risks):
             return False
         names = {event.agent_id, agent_name(self._broker, event)}
         return not route.agents or not names.isdisjoint(route.agents)

@@ -98,10 +98,14 @@ def _needed(broker: Broker, scope: str, risk: str, agents: Iterable[AgentId]) ->
 
 
 def _means(broker: Broker, rule: StepUpRule, scopes: list[str], risk: str) -> bool:
+    """Check whether a rule is about one of *scopes*, and a risk of theirs."""
+    catalogue = broker.deciding.policy.catalogue
     risks = (rule.risk,) if isinstance(rule.risk, str) else rule.risk
-    if risks and risk not in risks:
+    # That of several is the highest; a rule of a milder one's is meant as well.
+    entries = filter(None, map(catalogue.get, scopes if len(scopes) > 1 else ()))
+    if risks and {risk, *(one.risk.value for one in entries)}.isdisjoint(risks):
         return False
-    in_group = broker.deciding.policy.catalogue.in_group
+    in_group = catalogue.in_group
     return not rule.scopes or any(
         in_group(scope, word) for scope in scopes for word in rule.scopes
     )
@@ -138,7 +142,14 @@ def asked_of(
 ) -> dict[str, Any]:
     """Return how many people a new step-up asks, and who may not be one of them.
 
-    *agents* are the requester and the agents that delegated to it.
+    Args:
+        broker: the broker.
+        scope: of all its actions, separated by spaces.
+        risk: the highest of them.
+        agents: the requester and the agents that delegated to it.
+
+    Returns:
+        `need`, `owners` and `approvers` of the step-up.
     """
     agents = tuple(agents)
     rules = _needed(broker, scope, risk.value, agents)

@@ -126,11 +126,14 @@ def strictest(verdicts: Sequence[Verdict], limits: Mapping[str, Limit]) -> Verdi
         limits: by id.
 
     Returns:
-        the first of the strictest; the others' uses are in ``counted["others"]``.
+        the riskiest of the strictest, with the highest risk of all; the others' uses
+        are in ``counted["others"]``.
     """
     if len(verdicts) == 1:
         return verdicts[0]
-    verdict = max(verdicts, key=lambda one: one.outcome.strictness)
+    verdict = max(verdicts, key=lambda one: (one.outcome.strictness, one.risk.rank))
+    risk = max((one.risk for one in verdicts), key=lambda one: one.rank)
+    verdict = verdict._replace(risk=risk)
     seen, parts = set[tuple[str, object]](), list[dict[str, Any]]()
     for counted in (one.counted for one in verdicts if one.counted):
         resource, used = counted.get("resource"), {}
@@ -233,8 +236,9 @@ class Request(NamedTuple):
 
     @property
     def scope(self) -> str:
-        """Return the requested scopes as the wire writes them."""
-        return " ".join(self.action.scopes)
+        """Return the scopes of all its actions, each once, as the wire writes them."""
+        scopes = (s for one in (self.action, *self.others) for s in one.scopes)
+        return " ".join(dict.fromkeys(scopes))
 
     @property
     def served(self) -> tuple[dict[str, object], ...] | None:

@@ -47,10 +47,11 @@ async def approval_for(
     """
     if request.chain:
         return None  # nor do those of the holder end
+    actions = {one.action for one in (request.action, *request.others)}
     like = [
         stepup
         for stepup in broker.stepups.repeating(request.agent.id)
-        if stepup.action == request.action.action
+        if stepup.action in actions
     ]
     for stepup in like:
         if _covers(stepup, request, verdict):

@@ -304,7 +304,7 @@ async def escalate(
 
     Args:
         broker: the broker.
-        request: the request that waits, about one scope.
+        request: the request that waits.
         verdict: policy's answer.
         held: called with the step-up before anybody can see or decide it.
         stepup_id: the id of the step-up, where records name it already.
@@ -489,7 +489,7 @@ def decision(
     """
     action = request.action
     detail: dict[str, object] = {
-        "scope": request.scope,
+        "scope": " ".join(action.scopes),
         **_event_detail(request),
         **request.about,
         **request.agent.shown_identity,
@@ -529,7 +529,7 @@ def _event_detail(request: Request) -> dict[str, object]:
     """Return an event's detail of a request next to scope, action and parameters."""
     detail = {
         "connection": request.connection,
-        "asked_scope": request.asked_scope,
+        "asked_scope": request.asked_scope or (request.scope if request.others else ""),
         "resource_indicator": request.resource,
         "other_details": other_details(request.details),
     }
