@@ -25,6 +25,7 @@ from support.disk import BLOCK, flushes
 from agentvault_tui.clock import Deadline, SystemClock
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger, export_ledger, verify_ledger
+from agentvault_tui.ledger.activity import read_activity
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -159,7 +160,7 @@ async def activity(ledger: Ledger) -> None:
     for _ in range(200):
         agent_id, _ = chance.choice(AGENTS)
         started = time.perf_counter()
-        found = await ledger.activity(agent_id, since)
+        found = await ledger.read(read_activity, agent_id, since)
         times.append(time.perf_counter() - started)
         assert found.scopes
     print(

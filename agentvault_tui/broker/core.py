@@ -31,15 +31,7 @@ from agentvault_tui.clock import Clock, Deadline
 from agentvault_tui.errors import LedgerBusyError, NotFoundError, OvertakenError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Change, DropToken, Ledger
-from agentvault_tui.model import (
-    Actor,
-    ActorKind,
-    Agent,
-    AgentId,
-    Draft,
-    Event,
-    Token,
-)
+from agentvault_tui.model import Actor, ActorKind, Agent, AgentId, Draft, Event, Token
 from agentvault_tui.model.event import LOOSENED
 from agentvault_tui.operator_api.planning import ShadowInfo
 from agentvault_tui.policy import Policy, PolicyTexts
@@ -198,7 +190,7 @@ class Broker:
         )
         self.extensions.chores.append(self.deciding.surroundings.look)
         issuers = Issuers(settings.issuers, home, clock)
-        self.admitting = Admitting(clock, issuers, ledger.decisions_wait)
+        self.admitting = Admitting(clock, issuers, ledger.decisions.wait)
         self.extensions.secret_uses.append(
             lambda: hook_uses(self.deciding.policy.limits.hooks)
         )

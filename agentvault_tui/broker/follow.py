@@ -337,10 +337,10 @@ def listen_to(ledger: Ledger, broker: Broker, feed: Feed) -> None:
             files.take(events, changes)
         publish(events, changes)
 
-    ledger.on_written = written
-    ledger.on_followed = followed
-    ledger.on_state = feed.publish_status
-    ledger.on_recovered = recovered
+    ledger.listeners.written.append(written)
+    ledger.listeners.followed.append(followed)
+    ledger.listeners.state.append(feed.publish_status)
+    ledger.listeners.recovered.append(recovered)
 
 
 async def join_team(

@@ -22,6 +22,7 @@ from agentvault_tui.ledger.uses import (
     counted_at,
     micros,
     moment,
+    read_windows,
 )
 from agentvault_tui.model import Draft, Event
 from agentvault_tui.policy import Inputs, Limit, LimitSet
@@ -60,7 +61,7 @@ class LimitUses:
         """The same by window."""
         self._latest = ledger.uses.latest()
         """The latest time that was seen, in microseconds: windows end there."""
-        ledger.on_event.append(self.count)
+        ledger.listeners.event.append(self.count)
 
     def now(self) -> int:
         """Return the time that windows end at; it never goes back."""
@@ -229,7 +230,7 @@ class LimitUses:
         limits, now = self._limits.limits, self.now()
         kinds = [(*one.kind, now - one.micros) for one in limits]
         reserved = self._reserved.copy()
-        stored = await self._ledger.windows(kinds, self._ledger.head.seq)
+        stored = await self._ledger.read(read_windows, kinds, self._ledger.head.seq)
         windows = []
         for limit, standings in zip(limits, stored, strict=True):
             used = {one.key: (one.used, one.first) for one in standings}

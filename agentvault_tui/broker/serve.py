@@ -35,10 +35,7 @@ from agentvault_tui.broker.stop_order import order_watch
 from agentvault_tui.broker.team import while_working
 from agentvault_tui.broker.tenant_process import Announcement, TenantProcess
 from agentvault_tui.broker.upstream.tenant_log import MARK, TenantLog
-from agentvault_tui.broker.usecases.approvals import (
-    check_rules,
-    end_gathered_before,
-)
+from agentvault_tui.broker.usecases.approvals import check_rules, end_gathered_before
 from agentvault_tui.broker.usecases.disconnect import join_accounts
 from agentvault_tui.broker.usecases.policy_change import (
     keep_policy,
@@ -254,9 +251,8 @@ async def _clock(broker: Broker, before: float) -> float:
 
 def show_repeated(broker: Broker) -> None:
     """Show consoles the step-ups that were asked for again since the last time."""
-    repeated = broker.stepups.take_repeated()
-    if repeated and broker.ledger.on_written is not None:
-        broker.ledger.on_written((), repeated)
+    if repeated := broker.stepups.take_repeated():
+        broker.ledger.listeners.announce_commit((), repeated)
 
 
 def run(

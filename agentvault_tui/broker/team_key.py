@@ -109,7 +109,7 @@ async def make_key(
         SealedError: the key in effect is not in this home.
         LedgerError: it cannot be recorded.
     """
-    record = KeyRecord.read(await ledger.meta(TEAM_KEY))
+    record = KeyRecord.read(await ledger.read(read_meta, TEAM_KEY))
     if ledger.store_problem is None:
         settle(home, record)
     here = key_ids(await asyncio.to_thread(team_keys, home))
@@ -240,7 +240,7 @@ class TeamKey:
             SealedError: the key in effect is not here.
         """
         home, ledger = self._home, self._ledger
-        record = self._record = KeyRecord.read(await ledger.meta(TEAM_KEY))
+        record = self._record = KeyRecord.read(await ledger.read(read_meta, TEAM_KEY))
         if ledger.store_problem is None:
             await asyncio.to_thread(settle, home, record)
         stamp = file_stamp(home.team_key)

@@ -39,6 +39,7 @@ from agentvault_tui.gateway.refusals import (
     unavailable,
 )
 from agentvault_tui.ledger import Meta
+from agentvault_tui.ledger.query import read_unfinished
 from agentvault_tui.model import (
     Actor,
     AgentId,
@@ -480,7 +481,7 @@ class Calls:
         shared = broker.ledger.shared
         # No result of another broker may go by between the reading and the records.
         async with shared.taking if shared else contextlib.nullcontext():
-            for attempt in await broker.ledger.unfinished(since):
+            for attempt in await broker.ledger.read(read_unfinished, since):
                 stored = attempt.detail
                 if stored.get("broker") != own:
                     continue

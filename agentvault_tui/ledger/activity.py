@@ -114,7 +114,9 @@ def quarter(stamp: str) -> str:
     return f"{stamp[:_QUARTER_CELLS]}{minute // 15 * 15:02}"
 
 
-def read(db: sqlite3.Connection, agent_id: AgentId, since: datetime) -> Activity:
+def read_activity(
+    db: sqlite3.Connection, agent_id: AgentId, since: datetime
+) -> Activity:
     """Read one agent's counts, in one snapshot: one stretch of one index."""
     first = quarter(iso(since))
     rows = db.execute(

@@ -47,6 +47,8 @@ class Job:
     attempt: Attempt
     done: asyncio.Future[tuple[Event, ...]] | None = None
     """Set once it is durable, where a caller waits."""
+    urgent: bool = False
+    """Whether it goes ahead of all others."""
     of_call: bool = False
     """Whether it records a call through the gateway, and others go ahead."""
     lazy: bool = False
@@ -54,7 +56,7 @@ class Job:
     exact: bool = False
     """Whether an urgent one fails if others changed its basis."""
     made: float = 0.0
-    """Its arrival, in loop time, if others may delay it."""
+    """Its arrival, in loop time."""
     _depends: frozenset[str] | None = None
 
     @property

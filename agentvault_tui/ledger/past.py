@@ -8,15 +8,18 @@ truncated because it was too long, `Past.unsure` names the missing parts.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
 
-from agentvault_tui.clock import iso, parse_iso
-from agentvault_tui.errors import NotFoundError, UsageError
+from agentvault_tui.clock import Clock, iso, parse_iso
+from agentvault_tui.errors import LedgerUnwritableError, NotFoundError, UsageError
 from agentvault_tui.ledger.activity import (
     DECISIONS,
     QUARTER,
@@ -35,7 +38,12 @@ from agentvault_tui.ledger.past_stepups import stepups
 from agentvault_tui.ledger.past_tokens import PastCache, PastHolding, holdings
 from agentvault_tui.ledger.places import head_seq, time_at
 from agentvault_tui.ledger.records import Panic
-from agentvault_tui.ledger.schema import transaction
+from agentvault_tui.ledger.schema import (
+    StoreConnection,
+    open_reader,
+    storage_errors,
+    transaction,
+)
 from agentvault_tui.model import (
     DECISION_TYPES,
     Agent,
@@ -46,6 +54,7 @@ from agentvault_tui.model import (
     StepUp,
 )
 
+_T = TypeVar("_T")
 _MINUTE: Final = timedelta(minutes=1)
 _ROUTINE: Final = frozenset(
     {
@@ -159,11 +168,67 @@ class PastActivity:
 class History:
     """The rebuilt parts of one reading connection, cached if they cannot change."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Read the database at *path* over a connection of its own, once asked."""
+        self._path, self._clock = path, clock
+        self._lock = asyncio.Lock()
+        self._db: StoreConnection | None = None
+        self._closed = False
         self._rosters = Rosters()
         self._cache = PastCache()
 
-    def at(
+    async def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        if self._db is not None:
+            await self._db.close()
+
+    async def at(
+        self, *, seq: int | None = None, moment: datetime | None = None
+    ) -> Past:
+        """Rebuild from events the state after event *seq*, or at *moment*.
+
+        Raises:
+            NotFoundError: nothing was recorded by then, or no event has that number.
+            UsageError: the moment is still to come.
+        """
+        return await self._read(self._at, seq, moment)
+
+    async def activity(
+        self,
+        agent_id: AgentId,
+        since: Callable[[datetime], datetime],
+        *,
+        seq: int | None = None,
+        moment: datetime | None = None,
+    ) -> PastActivity:
+        """Count an agent's actions by then, its quarters from *since* the moment.
+
+        Raises:
+            NotFoundError: as `at` does, or there was no such agent.
+            UsageError: the moment is still to come.
+        """
+        more = {"agent_id": agent_id, "since": since}
+        return await self._read(self._activity, seq, moment, **more)
+
+    async def _read(
+        self,
+        look: Callable[..., _T],
+        seq: int | None,
+        moment: datetime | None,
+        **more: object,
+    ) -> _T:
+        async with self._lock:
+            if self._closed:
+                raise LedgerUnwritableError("the ledger is closed")
+            with storage_errors(self._path):
+                self._db = self._db or await StoreConnection.open(
+                    lambda: open_reader(self._path)
+                )
+                when = {"now": self._clock.now(), "seq": seq, "moment": moment}
+                return await self._db.run(partial(look, **when), **more)
+
+    def _at(
         self,
         db: sqlite3.Connection,
         *,
@@ -176,7 +241,7 @@ class History:
             place, moment = _find(db, seq, moment, now)
             return self._rebuild(db, place, moment)
 
-    def activity(
+    def _activity(
         self,
         db: sqlite3.Connection,
         agent_id: AgentId,

@@ -24,19 +24,32 @@ class Reading:
     """The connection that reads, and the indexer behind it."""
 
     def __init__(
-        self, home: Home, opened: Opened, indexer: Indexer, db: StoreConnection
+        self,
+        home: Home,
+        ledger_id: str,
+        spawn: Spawn,
+        upto: Callable[[int], int],
+        files: tuple[Indexer, StoreConnection],
     ) -> None:
         """Use `open` instead."""
-        self._home, self._ledger_id = home, opened.ledger_id
-        self._indexer, self._db = indexer, db
-        self._spawn: Spawn = lambda work, _: work.close()
-        self._upto: Callable[[int], int] = lambda indexed: indexed
+        self._home, self._ledger_id = home, ledger_id
+        self._indexer, self._db = files
+        self._spawn, self._upto = spawn, upto
         self._renewing = asyncio.Lock()
         self._closed = False
+        self._index()
 
     @classmethod
-    async def open(cls, home: Home, opened: Opened) -> Reading:
+    async def open(
+        cls, home: Home, opened: Opened, spawn: Spawn, upto: Callable[[int], int]
+    ) -> Reading:
         """Open both; the index is built again if it is not as it was left.
+
+        Args:
+            home: the home.
+            opened: the start's data about the ledger.
+            spawn: starts a task under a name.
+            upto: returns up to where to index, given how far that is.
 
         Raises:
             LedgerUnwritableError: the ledger cannot be read now.
@@ -46,24 +59,16 @@ class Reading:
             undo.push_async_callback(indexer.close)
             with storage_errors(home.database):
                 db = await StoreConnection.open(lambda: open_searcher(home))
+            undo.push_async_callback(db.close)
+            self = cls(home, opened.ledger_id, spawn, upto, (indexer, db))
             undo.pop_all()
-        return cls(home, opened, indexer, db)
-
-    def start(self, spawn: Spawn, upto: Callable[[int], int]) -> None:
-        """Index in a task of *spawn*.
-
-        Args:
-            spawn: starts a task under a name.
-            upto: returns up to where to index, given how far that is.
-        """
-        self._spawn, self._upto = spawn, upto
-        self._index()
+            return self
 
     def _index(self) -> None:
         indexer = self._indexer
-        indexer.on_changed = lambda: self._spawn(self.renew(), "index")
         head = lambda: self._upto(indexer.indexed)  # noqa: E731
-        self._spawn(indexer.run(head), "indexer")
+        renew = lambda: self._spawn(self.renew(), "index")  # noqa: E731
+        self._spawn(indexer.run(head, renew), "indexer")
 
     @property
     def indexed(self) -> int:

@@ -24,7 +24,7 @@ from agentvault_tui.ledger.state import has_row, last_n
 from agentvault_tui.model import Draft, EventType, Token, TokenId
 
 if TYPE_CHECKING:  # it imports psycopg, which few need
-    from agentvault_tui.ledger.shared_log import Appended, StoreHead
+    from agentvault_tui.ledger.shared_log import Appended, Transaction
 
 _NAMED: Final = 40
 """Tokens named in the event; the count is always there."""
@@ -222,29 +222,24 @@ def _state_found(db: sqlite3.Connection, batch: Batch) -> bool:
 class Doubt:
     """A transaction that was sent and not answered."""
 
-    jobs: Sequence[Job]
-    batch: str
-    """Its name."""
-    head: StoreHead
-    """The head when it was sent."""
+    sent: Transaction
     error: str
     refused: bool = False
     """Whether its callers have the answer that the outcome is unknown."""
     stored: Appended | None = None
     """Where it turned out to be in the store after that."""
-    record: tuple[Job, str, StoreHead] | None = None
-    """Its record, that transaction's name, and the head when it was sent, while it is
-    in doubt itself."""
+    record: Transaction | None = None
+    """The transaction of its record, while that is in doubt itself."""
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Return its callers' commits."""
-        return tuple(job.attempt for job in self.jobs)
+        return tuple(job.attempt for job in self.sent.jobs)
 
     def give_up(self) -> None:
         """Answer the callers that its outcome is unknown."""
         self.refused = True
-        for job in self.jobs:
+        for job in self.sent.jobs:
             ids = (draft.decision_id for draft in job.attempt.drafts)
             error = OutcomeUnknownError(
                 "the store was lost while it committed this",
@@ -255,8 +250,8 @@ class Doubt:
 
     def make_record(self, numbers: Iterator[int]) -> Job:
         """Return the record of its outcome, which ends the undelivered tokens."""
-        stored, count = self.stored, sum(len(job.prepared) for job in self.jobs)
-        last = stored.seq if stored else self.head.tip.seq + count
+        stored, count = self.stored, sum(len(job.prepared) for job in self.sent.jobs)
+        last = stored.seq if stored else self.sent.head.tip.seq + count
         places = last - count + 1, last
         changes = [change for one in self.attempts for change in one.changes]
         tokens = [change for change in changes if isinstance(change, Token)]

@@ -135,8 +135,6 @@ class Indexer:
 
     def __init__(self, db: StoreConnection | None, indexed: int, path: Path) -> None:
         self.indexed = indexed
-        self.on_changed: Callable[[], None] = lambda: None
-        """Called once it was found that another process changed the index."""
         self._db = db
         self._path = path
         self._working = asyncio.Lock()
@@ -193,8 +191,8 @@ class Indexer:
         if self._db is not None:
             self._left = await self._db.run(_examine, self._path)
 
-    async def run(self, head: Callable[[], int]) -> None:
-        """Index the committed events, until stopped."""
+    async def run(self, head: Callable[[], int], changed: Callable[[], None]) -> None:
+        """Index the committed events, until another process *changed* the index."""
         seen, steps = head(), 0
         db, loop = self._db, asyncio.get_running_loop()
         examined = loop.time()
@@ -202,7 +200,7 @@ class Indexer:
             if loop.time() - examined >= _EXAMINED_EVERY:
                 examined = loop.time()
                 if await self.is_changed():
-                    self.on_changed()
+                    changed()
                     return
             busy, seen = head() != seen, head()
             if self.indexed >= seen or (busy and seen - self.indexed < _STEP):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import psycopg
@@ -77,6 +77,16 @@ class StoreHead:
     """The largest number of a row."""
     fault: str | None = None
     """Why grants are stopped, if a broker found that acknowledged events are gone."""
+
+
+class Transaction(NamedTuple):
+    """Jobs on their way to the store."""
+
+    head: StoreHead
+    """The head when it was sent."""
+    jobs: Sequence[Job]
+    batch: str
+    """Its name: a random UUID."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
 from agentvault_tui.clock import Clock
@@ -20,9 +20,11 @@ from agentvault_tui.ledger.headfile import read_witness
 from agentvault_tui.ledger.home_copy import read_place
 from agentvault_tui.ledger.opening import Opened, copied_elsewhere, open_checked
 from agentvault_tui.ledger.places import hash_at
+from agentvault_tui.ledger.postgres_store import PostgresStore
 from agentvault_tui.ledger.schema import StoreConnection, storage_errors
 from agentvault_tui.ledger.shared_log import SharedLog, StoreHead
-from agentvault_tui.ledger.team_writer import TeamWriter
+from agentvault_tui.ledger.sqlite_store import LedgerFile
+from agentvault_tui.ledger.writer import Listeners, Writer
 from agentvault_tui.model import EventType, new_id
 from agentvault_tui.settings import Settings
 from agentvault_tui.store_connection import Connector
@@ -32,8 +34,15 @@ _FIRST_COPY_SECONDS = 600.0
 
 
 async def open_team(
-    db: StoreConnection, home: Home, settings: Settings, clock: Clock, *, again: bool
-) -> tuple[Opened, TeamWriter]:
+    db: StoreConnection,
+    home: Home,
+    settings: Settings,
+    clock: Clock,
+    listeners: Listeners,
+    *,
+    undo: AsyncExitStack,
+    again: bool,
+) -> tuple[Opened, PostgresStore]:
     """Open this home's copy of the team's store, and make it up to its head.
 
     A store that is away leaves the copy as it is; one that lacks events this home
@@ -53,11 +62,22 @@ async def open_team(
         )
     connector = Connector(settings.store.url, settings.team.name)
     shared = SharedLog(connector, broker_id(home), settings.store.pool, clock)
+    undo.push_async_callback(shared.close)
+    opened, head, away = await _open(db, home, connector, shared, again=again)
+    writer = Writer(head.tip, head.n, listeners)
+    file = LedgerFile(db, home.database, opened.ledger_id, clock)
+    store = PostgresStore(writer, file, shared, head)
     try:
-        return await _open(db, home, connector, shared, again=again)
-    except BaseException:
-        await shared.close()
-        raise
+        if away is not None:
+            raise away
+        await store.open(_FIRST_COPY_SECONDS)
+        with storage_errors(home.database):
+            index = await db.run(_check_acknowledged, home, opened.ledger_id)
+        opened = replace(opened, index=index)
+    except (LedgerUnwritableError, LedgerDamagedError) as error:
+        await _refuse_apart(db, shared, head, error)
+        await store.start_without(error)
+    return opened, store
 
 
 async def _open(
@@ -67,7 +87,7 @@ async def _open(
     shared: SharedLog,
     *,
     again: bool,
-) -> tuple[Opened, TeamWriter]:
+) -> tuple[Opened, StoreHead, LedgerUnwritableError | None]:
     opened, away = None, None
     if home.database.stat().st_size:
         opened = await db.run(open_checked, home, trust=True)
@@ -95,18 +115,7 @@ async def _open(
     # What the copy lacks after a power cut is in the store.
     await db.run(lambda raw: raw.execute("PRAGMA synchronous = NORMAL"))
     head, _ = await db.run(read_place, ledger_id)
-    writer = TeamWriter(db, home.database, ledger_id, shared, head)
-    try:
-        if away is not None:
-            raise away
-        await writer.open(_FIRST_COPY_SECONDS)
-        with storage_errors(home.database):
-            index = await db.run(_check_acknowledged, home, ledger_id)
-        opened = replace(opened, index=index)
-    except (LedgerUnwritableError, LedgerDamagedError) as error:
-        await _refuse_apart(db, shared, head, error)
-        await writer.start_without(error)
-    return opened, writer
+    return opened, head, away
 
 
 async def _refuse_apart(

@@ -303,7 +303,7 @@ class StoredUse(NamedTuple):
     """The time of the oldest use in it."""
 
 
-def windows(
+def read_windows(
     db: sqlite3.Connection,
     kinds: Sequence[Kind],
     seq: int,

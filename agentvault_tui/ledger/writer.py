@@ -1,38 +1,29 @@
 """The one writer: writes all commits that wait as one transaction (group commit).
 
-No timer gathers a group: while one batch is on its way to the disk the next collects
-behind it. Any failure latches: every commit is refused, until the store could be
-opened again, the doubtful batch was found or found missing, and an event about it was
-written.
+No timer gathers a group: while one batch is on its way to the store the next collects
+behind it. Any failure latches: every commit is refused until the store takes one again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import os
-import sqlite3
-import struct
+import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
-from pathlib import Path
-from typing import Final
-
-from agentvault_tui.clock import Clock, iso
-from agentvault_tui.errors import (
-    LedgerBusyError,
-    LedgerDamagedError,
-    LedgerUnwritableError,
+from collections.abc import (
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
 )
-from agentvault_tui.ledger import schema
-from agentvault_tui.ledger.activity import Counts, count_new
-from agentvault_tui.ledger.batch import Batch, Job, Tip, build, write
-from agentvault_tui.ledger.records import Attempt, Recovery
-from agentvault_tui.ledger.recovery import DoubtfulBatch, note_path
-from agentvault_tui.ledger.schema import StoreConnection
-from agentvault_tui.ledger.state import prune
+from itertools import chain, product
+from typing import Final, Protocol
+
+from agentvault_tui.errors import LedgerBusyError, LedgerUnwritableError, OvertakenError
+from agentvault_tui.ledger.batch import Batch, Job, Tip, older
+from agentvault_tui.ledger.records import Change, Recovery
 from agentvault_tui.model import Event
 
 MAX_QUEUE: Final = 4096
@@ -44,395 +35,306 @@ _CALLS_ALONE: Final = 16
 it."""
 _CALLS_BESIDE: Final = 4
 """The same in a transaction with any other."""
-_WOKEN_A_TURN: Final = 2
 _LAZY_SECONDS: Final = 0.02
 """The longest wait for others of a commit without a waiting caller."""
-_CHECKPOINT_BYTES: Final = schema.LOG_BYTES
-"""Bytes of log after which a checkpoint runs even under load."""
-_IDLE_BYTES: Final = 256 * 1024
-"""The same while no commit waits."""
-_LARGE_BYTES: Final = 4 * schema.LOG_BYTES
-"""Bytes after which writing waits until readers let go of the log."""
-_READERS_MS: Final = 200
-"""The longest such a wait; the next chore waits again."""
-_LOOK_EVERY: Final = 8
-"""Batches between two looks at the log's size."""
-_SHM_HEAD: Final = 100
-_COUNT_EVERY: Final = 1024
-"""Events that are counted at once, under load."""
-_COUNT_IDLE: Final = 256
-"""The same while no commit waits."""
-_PRUNE_EVERY: Final = 256
-_PRUNE_ROWS: Final = 512
-_ASSERTIONS_KEPT: Final = 600.0
-"""Seconds of the boot clock, twice the longest life of an assertion, that a used one is
-stored for at least: a wall clock that is ahead for a while makes none forgotten."""
-_FIRST_RETRY: Final = 0.05
-_LAST_RETRY: Final = 1.0
+
+_WOKEN_A_TURN: Final = 2
+Events = tuple[Event, ...]
+Work = Coroutine[object, object, None]
+log = logging.getLogger(__name__)
+
+
+class LedgerStore(Protocol):
+    """The file, or the team's store and its copy, that batches are written to."""
+
+    async def take(self) -> list[Job]:
+        """Do the work before every batch, and take that out of the lines."""
+
+    async def write(self, jobs: list[Job]) -> None:
+        """Write a batch, and have the writer publish it."""
+
+    async def maintain(self, *, idle: bool) -> None:
+        """Do the chores that are due, more of them while nothing waits."""
+
+
+class Listeners:
+    """The functions that are called when a ledger changes, each in turn."""
+
+    def __init__(self, spawn: Callable[[Work, str], None]) -> None:
+        """Begin without any; *spawn* starts a task."""
+        self.state: list[Callable[[], None]] = []
+        """Called whenever `Ledger.writable` or `Ledger.problem` changed."""
+        self.event: list[Callable[[Event], None]] = []
+        """Called with every durable event, when `Ledger.head` reaches it."""
+        self.written: list[Callable[[Events, Sequence[Change]], None]] = []
+        """Called with every durable commit and its changes, in the order of the chain
+        and before the caller of `Ledger.commit` goes on."""
+        self.followed: list[Callable[[Events, Sequence[Change]], Work]] = []
+        """Awaited with the events and changes of other brokers, in the order of the
+        chain, and with the last change alone of a thing that changed several times. The
+        home's copy has them; nothing later is written before it returns, so it must not
+        wait for a commit of its own."""
+        self.recovered: list[Callable[[Recovery], Work]] = []
+        """Awaited in a task of its own, each time writing works again; may commit."""
+        self._spawn = spawn
+
+    def announce_state(self) -> None:
+        """Call the listeners to `state`."""
+        for listen in self.state:
+            listen()
+
+    def announce_commit(self, events: Events, changes: Sequence[Change]) -> None:
+        """Call the listeners to `event` and `written`."""
+        try:
+            for event, listen in product(events, self.event):
+                listen(event)
+            for listener in self.written:
+                listener(events, changes)
+        except Exception:
+            # What is durable stays so, whatever a listener makes of it.
+            log.exception("a listener to the ledger failed")
+
+    def announce_recovery(self, recovery: Recovery) -> None:
+        """Start a task for each listener to `recovered`."""
+        for listen in self.recovered:
+            self._spawn(listen(recovery), "recovered")
 
 
 class Writer:
-    """Owns the writing connection, the queue before it, and the chain's tip."""
+    """The batches and turns of commits, and the chain's tip."""
 
-    def __init__(
-        self, db: StoreConnection, path: Path, ledger_id: str, tip: Tip
-    ) -> None:
-        self.tip = tip
+    def __init__(self, tip: Tip, n: int, listeners: Listeners) -> None:
+        """Begin behind *tip* and the row with the number *n*."""
+        self.tip, self.listeners = tip, listeners
         self.problem: str | None = None
         """Why nothing can be written, while that is so."""
         self.fault: str | None = None
         """Why grants are stopped, although it can be written."""
-        self.on_problem: Callable[[], None] = _nothing
-        self.on_commit: Callable[[], None] = _nothing
-        self.on_written: Callable[[tuple[Event, ...], Attempt], None] = _nothing
-        """Called with every durable commit, in the order of the chain."""
-        self.on_recovery: Callable[[Recovery], None] = _nothing
-        self.numbers: Iterator[int] = itertools.count(1)
+        self.numbers: Iterator[int] = itertools.count(n + 1)
         """Numbers for the rows of commits, larger than any that is stored."""
-        self.broker: str | None = None
-        """The id of this broker, where it is one of a team."""
-        self.log = LogIndex(path)
-        self._db: StoreConnection | None = db
-        self._path = path
-        self._ledger_id = ledger_id
-        self._urgent: deque[Job] = deque()
-        self._queue: deque[Job] = deque()
-        self._calls: deque[Job] = deque()
-        """Records of calls through the gateway, behind all others."""
-        self._lanes = (self._urgent, self._queue, self._calls)
-        self._eager = 0
-        """How many of those in line do not wait for others."""
-        self._lazy_timer: asyncio.TimerHandle | None = None
-        """Runs while the others wait."""
-        self._answers: deque[tuple[Job, tuple[Event, ...]]] = deque()
+        self.lines = Lines(self.wake)
+        self.closing = False
+        self.moved = asyncio.Event()
+        """Set whenever the chain has another end."""
+        self._answers: deque[tuple[Job, Events]] = deque()
         """Callers to wake: their commits are durable."""
-        self._call_answers: deque[tuple[Job, tuple[Event, ...]]] = deque()
+        self._call_answers: deque[tuple[Job, Events]] = deque()
         """The same for records of calls, behind the others."""
         self._idle: asyncio.Future[None] | None = None
-        self._closing = False
         self._tidy = False
-        self._batches = 0
-        self._uncounted = 0
-        self._looks: deque[tuple[float, str]] = deque()
-        """Boot clock and wall clock at each pruning."""
-        self._was_urgent = False
-        """Whether the last batch was taken from the urgent lane."""
-        self._held = 0
-        """Bytes of log that readers held at the last checkpoint."""
-        self._counts: Counts | None = None
-        """Counts not written yet; None where the events must be read."""
 
-    def submit(self, job: Job, *, urgent: bool) -> None:
-        """Put *job* in line; an urgent one goes ahead, and never finds it full.
-
-        One without a waiting caller shares the next transaction with others, if one
-        comes within a moment.
-        """
-        if self.problem is not None or self._closing:
-            raise self._refusal()
-        lane = self._calls if job.of_call else self._queue
-        if urgent:
-            lane = self._urgent
-        elif len(lane) >= MAX_QUEUE:
-            raise LedgerBusyError(
-                f"{MAX_QUEUE} commits already wait for the disk", "try again shortly"
-            )
-        lane.append(job)
-        if urgent or not job.lazy:
-            self._eager += 1
-            self._wake_writer()
-        elif self._lazy_timer is None:
-            loop = asyncio.get_running_loop()
-            self._lazy_timer = loop.call_later(_LAZY_SECONDS, self._write_lazy)
-
-    def _write_lazy(self) -> None:
-        self._lazy_timer = None
-        self._wake_writer()
+    def submit(self, job: Job) -> None:
+        """Put *job* in line, unless nothing can be written."""
+        if self.problem is not None or self.closing:
+            raise self.refusal()
+        self.lines.enqueue(job)
 
     def request_maintenance(self) -> None:
         """Ask for the chores that are better done while nothing waits."""
         self._tidy = True
-        self._wake_writer()
+        self.wake()
 
     def close(self) -> None:
         """Write the waiting jobs, then stop."""
-        self._closing = True
-        self._wake_writer()
+        self.closing = True
+        self.wake()
 
-    async def run(self, clock: Clock) -> None:
-        """Write until closed."""
+    async def run(self, store: LedgerStore) -> None:
+        """Write to *store* until closed."""
         try:
             while True:
-                await self._prepare(clock)
-                jobs = self._take()
-                if jobs:
-                    await self._write(jobs, clock)
+                if jobs := await store.take():
+                    await store.write(jobs)
                 elif self._answers or self._call_answers:
-                    await self._answer()  # what they made way for was refused
-                elif self._closing:
+                    await self._answer(())  # what they made way for was refused
+                elif self.closing:
                     return
                 elif self._tidy:
-                    await self._maintain(clock, idle=True)
+                    self._tidy = False
+                    await store.maintain(idle=True)
                 else:
-                    self._idle = asyncio.get_running_loop().create_future()
-                    await self._idle
+                    await self.idle()
         except Exception as error:
             self.problem = f"writing ended ({type(error).__name__}): see the log"
-            self.on_problem()
+            self.listeners.announce_state()
             raise
         finally:
-            self._closing = True
-            self._fail(self._waiting())
-            await self._drop_connection()
+            self.closing = True
+            self.fail()
 
-    async def _prepare(self, clock: Clock) -> None:
-        """Do the work before every batch; here nothing."""
+    def idle(self) -> asyncio.Future[None]:
+        """Return the future that is done once there is work again."""
+        self._idle = asyncio.get_running_loop().create_future()
+        return self._idle
 
-    async def _write(self, jobs: list[Job], clock: Clock) -> None:
-        try:
-            batch = build(self.tip, jobs, clock)
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            nothing = Batch(tuple(jobs), self.tip, self.tip, [], [])
-            await self._recover(nothing, error, clock)
-            return
-        try:
-            await self._connection().run(write, batch.statements)
-        except Exception as error:  # noqa: BLE001 - any failure latches
-            await self._recover(batch, error, clock)
-            return
-        await self._finish(batch, clock)
+    def wake(self) -> None:
+        """End a wait for work."""
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
 
-    async def _finish(self, batch: Batch, clock: Clock) -> None:
-        """Publish a durable batch, wake its callers, and do the due work."""
-        self.tip, jobs = batch.after, batch.jobs
-        for job, events in zip(jobs, batch.events, strict=True):
-            self.on_written(events, job.attempt)
-        self.on_commit()
-        for answer in zip(jobs, batch.events, strict=True):
-            if self._was_urgent:
+    async def publish(self, batch: Batch, urgent: Collection[object]) -> None:
+        """Publish a durable batch, and wake its callers until *urgent* ones wait."""
+        self.tip = batch.after
+        for job, events in zip(batch.jobs, batch.events, strict=True):
+            self.listeners.announce_commit(events, job.attempt.changes)
+        self.moved.set()
+        for answer in zip(batch.jobs, batch.events, strict=True):
+            if answer[0].urgent:
                 self._answers.appendleft(answer)
             else:
-                of_call = answer[0].of_call
-                (self._call_answers if of_call else self._answers).append(answer)
-        await self._answer()
-        self._batches += 1
-        due = self._batches % _PRUNE_EVERY == 0
-        self._count(chain.from_iterable(batch.events))
-        due |= self._uncounted >= _COUNT_EVERY
-        if self._batches % _LOOK_EVERY == 0:
-            due |= self.log.to_move() > _CHECKPOINT_BYTES
-        if due:
-            await self._maintain(clock, idle=False)
+                calls = answer[0].of_call
+                (self._call_answers if calls else self._answers).append(answer)
+        await self._answer(() if batch.jobs[0].urgent else urgent)
 
-    def _count(self, events: Iterable[Event]) -> None:
-        """Count events that are durable, for the sums that chores write."""
-        for event in events:
-            self._uncounted += 1
-            if self._counts is not None:
-                self._counts.add_event(event, iso(event.time))
-
-    async def _answer(self) -> None:
+    async def _answer(self, urgent: Collection[object]) -> None:
         """Wake the callers, few a turn of the loop; urgent ones first.
 
         Of the calls, few between two batches while anything else waits to be written.
         """
         woken = False
         while self._answers or self._call_answers:
-            urgent = self._urgent_waits() and not self._was_urgent
-            if urgent or (woken and self._queue and not self._answers):
+            if urgent or (woken and self.lines.others and not self._answers):
                 return
-            self._wake(_WOKEN_A_TURN)
+            self._wake_callers(_WOKEN_A_TURN)
             woken = True
             await asyncio.sleep(0)
 
-    def _urgent_waits(self) -> bool:
-        """Check whether urgent jobs are to be written or added to the copy."""
-        return bool(self._urgent)
-
-    def _wake(self, most: int) -> None:
+    def _wake_callers(self, most: int) -> None:
         for _ in range(most):
-            answers = self._answers or self._call_answers
-            if not answers:
+            if not (answers := self._answers or self._call_answers):
                 return
             job, events = answers.popleft()
             if job.done is not None and not job.done.done():
                 job.done.set_result(events[: len(job.attempt.drafts)])
 
-    async def _maintain(self, clock: Clock, *, idle: bool) -> None:
-        """Prune, count and checkpoint, between batches."""
-        self._tidy = False
-        if self.problem is not None:
-            return  # latched for good: the file may not be ours, or is evidence
-        try:
-            db = self._connection()
-            if self._batches % _PRUNE_EVERY == 0 or (idle and self._batches):
-                self._batches = 0
-                now = iso(clock.now())
-                forget = min(now, self._clock_before(clock, now))
-                await db.run(write, prune(now, _PRUNE_ROWS, forget))
-            if self._uncounted >= (_COUNT_IDLE if idle else _COUNT_EVERY):
-                await db.run(count_new, self._counts)
-                self._counts, self._uncounted = Counts(), 0
-            if self.log.to_move() > (_IDLE_BYTES if idle else _CHECKPOINT_BYTES):
-                # A reader that goes on and on is waited for once, not at every chore.
-                waits = _CHECKPOINT_BYTES if idle and not self._held else _LARGE_BYTES
-                least = self._held + waits
-                held = await db.run(_checkpoint, self._path, least)
-                self._held = self._held if held is None else held
-        except Exception as error:  # noqa: BLE001 - any failure latches
-            nothing = Batch((), self.tip, self.tip, [], [])
-            await self._recover(nothing, error, clock)
+    def fail(self, jobs: Iterable[Job] = ()) -> None:
+        """Refuse *jobs* and all in line; what is durable stays so."""
+        self._wake_callers(len(self._answers) + len(self._call_answers))
+        self.refuse((*jobs, *self.lines.clear()))
 
-    def _clock_before(self, clock: Clock, now: str) -> str:
-        """Return the wall clock's time `_ASSERTIONS_KEPT` ago, or nothing."""
-        self._looks.append((clock.boot(), now))
-        least = clock.boot() - _ASSERTIONS_KEPT
-        while len(self._looks) > 1 and self._looks[1][0] <= least:
-            self._looks.popleft()
-        boot, before = self._looks[0]
-        return before if boot <= least else ""
-
-    async def _recover(self, batch: Batch, error: Exception, clock: Clock) -> None:
-        """Refuse commits until the store was opened again and takes an event."""
-        self.problem = f"the ledger cannot be written ({error})"
-        self._counts = None
-        doubt = DoubtfulBatch(batch, self._ledger_id, str(error))
-        # Before its callers are answered: from then on a kill must not lose it.
-        await asyncio.to_thread(doubt.write_note, self._path)
-        self._fail([*batch.jobs, *self._waiting()])
-        self.on_problem()
-        delay = _FIRST_RETRY
-        while not self._closing:
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LAST_RETRY)
-            try:
-                await self._drop_connection()
-                self._db = await StoreConnection.open(
-                    lambda: schema.open_writer(self._path)
-                )
-                await self._db.run(schema.reopen, self._path)
-                self.tip, recovery = await doubt.settle(self._db, clock)
-                await asyncio.to_thread(note_path(self._path).unlink, missing_ok=True)
-            except LedgerDamagedError as lost:
-                self.problem = str(lost)
-                self.on_problem()
-                return
-            except (sqlite3.Error, OSError, ValueError):
-                continue
-            self.problem = None
-            if recovery.committed:
-                # They are in the chain, so whoever follows it must see them.
-                for job, events in zip(batch.jobs, batch.events, strict=True):
-                    self.on_written(events, job.attempt)
-            if recovery.event is not None:
-                self.on_written((recovery.event,), Attempt((), ()))
-            self.on_problem()
-            self.on_commit()
-            self.on_recovery(recovery)
-            return
-
-    async def _drop_connection(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                await db.close()
-
-    def _connection(self) -> StoreConnection:
-        if self._db is None:
-            raise sqlite3.ProgrammingError("no connection")
-        return self._db
-
-    def _take(self) -> list[Job]:
-        # What is urgent goes alone: its record must not wait for others' rows. Then
-        # it is the others' turn: an agent that ends its own tokens is urgent as well.
-        others = self._queue or self._calls
-        urgent = self._urgent and not (self._was_urgent and others)
-        self._was_urgent = bool(urgent)
-        if not self._eager and self._lazy_timer is not None and not self._closing:
-            return []
-        lane = self._urgent if urgent else self._queue
-        taken = [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
-        if not urgent:
-            most = min(len(self._calls), _CALLS_BESIDE if taken else _CALLS_ALONE)
-            taken += [self._calls.popleft() for _ in range(most)]
-        self._eager -= len(taken) - sum(job.lazy for job in taken)
-        return taken
-
-    def _waiting(self) -> list[Job]:
-        jobs = list(chain.from_iterable(self._lanes))
-        for lane in self._lanes:
-            lane.clear()
-        self._eager = 0
-        return jobs
-
-    def _fail(self, jobs: list[Job]) -> None:
-        # What is durable stays so.
-        self._wake(len(self._answers) + len(self._call_answers))
+    def refuse(self, jobs: Iterable[Job]) -> None:
+        """Answer the callers of *jobs* that nothing of theirs was written."""
         for job in jobs:
-            if job.done is not None and not job.done.done():
-                job.done.set_exception(self._refusal())
+            job.refuse(self.refusal())
 
-    def _refusal(self) -> LedgerUnwritableError:
+    def release(self, recovery: Recovery) -> None:
+        """Take commits again."""
+        self.problem = None
+        self.listeners.announce_state()
+        self.moved.set()
+        self.listeners.announce_recovery(recovery)
+
+    def refusal(self) -> LedgerUnwritableError:
+        """Return why nothing can be written."""
         return LedgerUnwritableError(
             self.problem or "the ledger is closed",
             "nothing is issued until writing works again",
         )
 
-    def _wake_writer(self) -> None:
-        if self._idle is not None and not self._idle.done():
-            self._idle.set_result(None)
+
+class Lines:
+    """Three lines of jobs: urgent ones, others, and behind them records of calls."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """Call *wake* once a job is to be written."""
+        self.urgent: deque[Job] = deque()
+        self.others: deque[Job] = deque()
+        self.calls: deque[Job] = deque()
+        self.eager = 0
+        """How many of those in line do not wait for others."""
+        self._wake = wake
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs while the others wait."""
+        self._was_urgent = False
+        """Whether the last batch was taken from the urgent line."""
+
+    def __iter__(self) -> Iterator[Job]:
+        return chain(self.urgent, self.others, self.calls)
+
+    def __bool__(self) -> bool:
+        return bool(self.urgent or self.others or self.calls)
+
+    def enqueue(self, job: Job) -> None:
+        """Put *job* in line; an urgent one never finds it full.
+
+        One without a waiting caller shares the next transaction with others, if one
+        comes within a moment.
+        """
+        lane = self.calls if job.of_call else self.others
+        if job.urgent:
+            lane = self.urgent
+        elif len(lane) >= MAX_QUEUE:
+            raise LedgerBusyError(
+                f"{MAX_QUEUE} commits already wait for the disk", "try again shortly"
+            )
+        lane.append(job)
+        if job.urgent or not job.lazy:
+            self.eager += 1
+            self._wake()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_LAZY_SECONDS, self._end_wait)
+
+    def _end_wait(self) -> None:
+        self._timer = None
+        self._wake()
+
+    def take(self, *, closing: bool) -> list[Job]:
+        """Take the next batch out of the lines.
+
+        An urgent one goes alone: its record must not wait for others' rows. Then it is
+        the others' turn: an agent that ends its own tokens is urgent as well.
+        """
+        others = self.others or self.calls
+        urgent = self.urgent and not (self._was_urgent and others)
+        self._was_urgent = bool(urgent)
+        if not self.eager and self._timer is not None and not closing:
+            return []
+        lane = self.urgent if urgent else self.others
+        taken = [lane.popleft() for _ in range(min(len(lane), MAX_BATCH))]
+        if not urgent:
+            most = min(len(self.calls), _CALLS_BESIDE if taken else _CALLS_ALONE)
+            taken += [self.calls.popleft() for _ in range(most)]
+        self.eager -= len(taken) - sum(job.lazy for job in taken)
+        return taken
+
+    def clear(self) -> list[Job]:
+        """Take all jobs out of the lines."""
+        jobs = list(self)
+        for lane in (self.urgent, self.others, self.calls):
+            lane.clear()
+        self.eager = 0
+        return jobs
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Return *jobs* to the front of their lines."""
+        for lane, of_call in ((self.others, False), (self.calls, True)):
+            lane.extendleft(job for job in reversed(jobs) if job.of_call is of_call)
+
+    def take_older(self, jobs: list[Job]) -> None:
+        """Add to *jobs* the conflicting ones that are older, in the other line."""
+        for lane, of_call in ((self.others, False), (self.calls, True)):
+            others = [job for job in jobs if job.of_call is not of_call]
+            for job in older(others, lane):
+                lane.remove(job)
+                jobs.append(job)
+                self.eager -= not job.lazy
+
+    def overtake(self, keys: set[str]) -> None:
+        """Refuse jobs that depend on *keys*, written by others since they were made."""
+        for lane in (self.others, self.calls):
+            waiting = list(lane)
+            lane.clear()
+            for job in waiting:
+                if keys.isdisjoint(job.depends):
+                    lane.append(job)
+                else:
+                    job.refuse(overtaken())
+        self.eager = sum(not job.lazy for job in self)
 
 
-class LogIndex:
-    """The head of the log's index, in a file that stays open.
-
-    To close any descriptor of it ends all locks that this process has on it, SQLite's
-    among them (fcntl(2)); then another process would write the index again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """Read the index of the log of the database at *path*."""
-        self._path = Path(f"{path}-shm")
-        self._file: int | None = None
-
-    def to_move(self) -> int:
-        """Return the bytes not in the database yet (sqlite.org/walformat.html, 2.1)."""
-        try:
-            if self._file is None:
-                self._file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW)
-            head = os.pread(self._file, _SHM_HEAD, 0)
-        except OSError:
-            return 0
-        if len(head) < _SHM_HEAD:
-            return 0
-        page, frames = struct.unpack_from("=HI", head, 14)
-        (moved,) = struct.unpack_from("=I", head, 96)
-        waiting: int = (frames - moved) * (page + 24)
-        return waiting
-
-    def close(self) -> None:
-        """Close the file, once no connection of this process is open any more."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-
-def _checkpoint(db: sqlite3.Connection, path: Path, least: int) -> int | None:
-    """Move the log into the database; from *least* bytes on, wait for its readers.
-
-    Returns how many bytes readers held all the same; None if not waited for.
-    """
-    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    size = Path(f"{path}-wal").stat().st_size
-    if size <= least:
-        return None
-    db.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
-    try:
-        (held, *_) = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {schema.BUSY_SECONDS * 1000:.0f}")
-    return size if held else 0
-
-
-def _nothing(*_: object) -> None:
-    """Stand in until someone listens."""
+def overtaken() -> OvertakenError:
+    """Return why a commit was not placed that others' writes made wrong."""
+    return OvertakenError(
+        "what this was decided from was changed meanwhile", "ask again"
+    )

@@ -86,15 +86,12 @@ async def test_an_agent_is_known_where_its_event_is_followed_just_now(
     """The head is the event's already, and memory is not: the request waits for it."""
     a, _, c = brokers
     ledger, reached, goes_on = c.bench.ledger, asyncio.Event(), asyncio.Event()
-    followed = ledger.on_followed
-    assert followed is not None
 
-    async def slow(*what: Any) -> None:
+    async def slow(*_: Any) -> None:
         reached.set()
         await goes_on.wait()
-        await followed(*what)
 
-    ledger.on_followed = slow
+    ledger.listeners.followed.insert(0, slow)
     agent = await a.agent("one", "read:calendar")
     async with asyncio.timeout(PATIENT):
         await reached.wait()

@@ -27,7 +27,7 @@ from agentvault_tui.broker.usecases.revoke import (
 )
 from agentvault_tui.broker.usecases.timed_grants import grant
 from agentvault_tui.home import put_private
-from agentvault_tui.ledger import team_writer, urgent_writer
+from agentvault_tui.ledger import postgres_store, urgent_line
 from agentvault_tui.model import (
     ActorKind,
     Agent,
@@ -43,7 +43,7 @@ async def brokers(
     short: Path, store: Database, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[Broker]]:
     """Two brokers of a team, of which the first reaches the store by the relay."""
-    monkeypatch.setattr(team_writer, "DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(postgres_store, "DOUBT_SECONDS", 0.3)
     clocks = [ManualClock(datetime.now(UTC)) for _ in range(2)]
     reached = [store.settings_at(short / "relay"), store.settings]
     async with brokers_of(short, clocks, reached) as made:
@@ -224,7 +224,7 @@ async def test_a_cut_whose_outcome_was_unknown_is_recorded_once(
     brokers: list[Broker], relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store has it, and lost the answer: what is kept for later is let go."""
-    monkeypatch.setattr(urgent_writer, "DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(urgent_line, "DOUBT_SECONDS", 0.3)
     cut_off, other = brokers
     agent = await cut_off.agent("one", "read:calendar")
     await known(brokers)

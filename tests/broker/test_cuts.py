@@ -237,7 +237,7 @@ async def test_a_kill_between_recording_and_clearing_records_nothing_twice(
 def shorten(bench: Bench, patch: pytest.MonkeyPatch, found: str | None) -> None:
     """Let the disk be short of space, or not, for whoever looks."""
     patch.setattr(ledger_module, "shortage", lambda *_, **__: found)
-    patch.setattr(bench.ledger, "_shortage", found)
+    patch.setattr(bench.ledger._upkeep, "shortage", found)
 
 
 def read_journal(bench: Bench) -> tuple[KeptCut, ...]:

@@ -302,14 +302,7 @@ async def test_panic_is_one_change_however_many_agents(bench: Bench) -> None:
     for agent in agents:
         await issue(bench, agent)
     changes: list[Any] = []
-    written = bench.ledger.on_written
-    assert written is not None
-
-    def noticed(events: Any, changed: Any) -> None:
-        changes.extend(changed)
-        written(events, changed)
-
-    bench.ledger.on_written = noticed
+    bench.ledger.listeners.written.append(lambda _, changed: changes.extend(changed))
     frames = bench.feed.stream(None)
     await anext(frames)
     cut = await revoke.panic(bench.broker, "drill", OPERATOR)
@@ -358,15 +351,9 @@ async def test_very_many_step_ups_expire_in_parts(bench: Bench) -> None:
             await request_token(
                 bench.broker, agent, wanted, resource=None, details=None
             )
-    sizes = []
-    written = bench.ledger.on_written
-    assert written is not None
-
-    def noticed(events: Any, changed: Any) -> None:
-        sizes.append(len(events))
-        written(events, changed)
-
-    bench.ledger.on_written = noticed
+    sizes: list[int] = []
+    listen = bench.ledger.listeners.written.append
+    listen(lambda events, _: sizes.append(len(events)))
     bench.clock.advance(301)
     await expire_due(bench.broker)
     assert bench.broker.stepups.open_count == 0

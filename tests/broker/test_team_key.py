@@ -27,6 +27,7 @@ from agentvault_tui.errors import ConflictError, LedgerError, SealedError, Usage
 from agentvault_tui.gateway.gateway import Gateway
 from agentvault_tui.home import Home, put_private
 from agentvault_tui.ledger import Ledger, Meta
+from agentvault_tui.ledger.state import read_meta
 from agentvault_tui.model import AgentId, Draft
 from agentvault_tui.origins import ServerOrigin
 from agentvault_tui.sealing import key_ids, team_keys
@@ -135,7 +136,7 @@ async def test_a_key_is_changed_while_everything_opens(brokers: list[Broker]) ->
         assert key_ids(team_keys(one.bench.home)) == [second.key]
         assert one.bench.home.secrets_file.read_bytes() != old
         assert key_of(one).problem is None
-        record = KeyRecord.read(await one.bench.ledger.meta(TEAM_KEY))
+        record = KeyRecord.read(await one.bench.ledger.read(read_meta, TEAM_KEY))
         assert record == KeyRecord(second.key)
     opens(brokers)
     told = await changes(a.bench)

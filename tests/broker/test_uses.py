@@ -253,7 +253,7 @@ async def test_what_a_server_serves_can_be_changed(bench: Bench, agent: Agent) -
     assert event.detail["granted"] == event.detail["ungranted"] == []
     assert changed in (await bench.ledger.load()).agents
     for seq, served in ((before, api.serves), (event.seq, changed.serves)):
-        past = await bench.ledger.past(seq=seq, moment=None)
+        past = await bench.ledger.past.at(seq=seq, moment=None)
         assert [one.serves for one in past.agents if one.id == api.id] == [served]
     kept = await change_served(bench.broker, api.id, None, ["mail:out"], OPERATOR)
     assert (kept.serves, kept.resources) == (changed.serves, ("mail:out",))

@@ -18,6 +18,7 @@ from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway.applied import APPLYING
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import Meta
+from agentvault_tui.ledger.state import read_meta
 from agentvault_tui.model import Actor, sha256_hex
 from agentvault_tui.operator_api.files import AgentEntry, FilesRequest
 from agentvault_tui.web.local_ca import CaFiles, renew
@@ -84,7 +85,7 @@ async def test_a_start_after_a_kill_writes_what_was_recorded(
         started = await gateway(again)
         assert there(again) == {"mail": OTHER, "second": MAIL}
         assert started.services.get("second") is not None
-        assert await again.ledger.meta(APPLYING) is None
+        assert await again.ledger.read(read_meta, APPLYING) is None
         assert len(await again.events("service.changed")) == 3
 
 

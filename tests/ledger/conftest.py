@@ -28,8 +28,8 @@ ON_FILE = {
     "test_recovery",
     "test_schema_damaged_rows",
     "test_store_copying",
-    "test_team_writer",
-    "test_team_writer_faults",
+    "test_postgres_store",
+    "test_postgres_store_faults",
 }
 """Modules about one file, its loss and its damage, or about the team's store alone."""
 

@@ -14,7 +14,14 @@ from support.manual_clock import ManualClock
 
 from agentvault_tui.errors import NotFoundError
 from agentvault_tui.ledger import REDEEMED, Activity, Count, Ledger
-from agentvault_tui.ledger.activity import QUARTER, REASON, SCOPE, Fact, keys
+from agentvault_tui.ledger.activity import (
+    QUARTER,
+    REASON,
+    SCOPE,
+    Fact,
+    keys,
+    read_activity,
+)
 from agentvault_tui.model import AgentId, Draft, EventType, Outcome
 
 AGENT = AgentId("agt_1")
@@ -44,7 +51,7 @@ async def test_every_way_an_agent_was_answered_is_counted(
     await ledger.commit(
         asked(Outcome.DENIED, "delete:records", "scope_not_granted"), used(), note()
     )
-    found = await ledger.activity(AGENT, START)
+    found = await ledger.read(read_activity, AGENT, START)
     scopes = {(c.value, c.outcome): (c.events, c.last) for c in found.scopes}
     assert scopes == {
         ("read:mail", "allowed"): (1, START),
@@ -72,14 +79,14 @@ async def test_quarters_before_the_moment_are_left_out(
     await ledger.commit(decision())
     clock.advance(2 * 86_400)
     await ledger.commit(decision())
-    found = await ledger.activity(AGENT, clock.now() - timedelta(days=1))
+    found = await ledger.read(read_activity, AGENT, clock.now() - timedelta(days=1))
     assert [count.events for count in found.quarters] == [1]
     assert found.scopes[0].events == 2
 
 
 async def test_an_agent_nobody_knows_has_done_nothing(ledger: Ledger) -> None:
     """No rows are no error."""
-    found = await ledger.activity(AgentId("agt_none"), START)
+    found = await ledger.read(read_activity, AgentId("agt_none"), START)
     assert (found.scopes, found.reasons, found.quarters) == ((), (), ())
 
 
@@ -122,7 +129,13 @@ async def test_any_moment_is_told_as_it_was(ledger: Ledger, clock: ManualClock) 
 
     named = {"agent": "bot", "owner": "alice", "scopes": ["read:mail"]}
     await ledger.commit(replace(note(), detail=named))
-    then = [(ledger.head.seq, clock.now(), told(await ledger.activity(AGENT, START)))]
+    then = [
+        (
+            ledger.head.seq,
+            clock.now(),
+            told(await ledger.read(read_activity, AGENT, START)),
+        )
+    ]
     for draft in (
         asked(Outcome.ALLOWED, "read:mail write:calendar"),
         asked(Outcome.DENIED, "delete:records", "scope_not_granted"),
@@ -134,16 +147,16 @@ async def test_any_moment_is_told_as_it_was(ledger: Ledger, clock: ManualClock) 
     ):
         clock.advance(7 * 60)
         await ledger.commit(draft)
-        found = told(await ledger.activity(AGENT, START))
+        found = told(await ledger.read(read_activity, AGENT, START))
         then.append((ledger.head.seq, clock.now(), found))
     for seq, moment, expected in then:
         for at in ({"seq": seq}, {"moment": moment}):
-            past = await ledger.past_activity(AGENT, lambda _: START, **at)
+            past = await ledger.past.activity(AGENT, lambda _: START, **at)
             assert told(past.activity) == expected
             assert (past.seq, past.moment, past.whole) == (seq, moment, True)
             assert past.agent.scopes == ("read:mail",)
     with pytest.raises(NotFoundError, match="no such agent then"):
-        await ledger.past_activity(AgentId("agt_2"), lambda _: START, seq=3)
+        await ledger.past.activity(AgentId("agt_2"), lambda _: START, seq=3)
 
 
 async def test_of_very_many_the_latest_are_counted(
@@ -154,10 +167,10 @@ async def test_of_very_many_the_latest_are_counted(
     for _ in range(5):
         await ledger.commit(asked(Outcome.ALLOWED, "read:mail"))
     monkeypatch.setattr("agentvault_tui.ledger.past.MOST", 3)
-    past = await ledger.past_activity(AGENT, lambda _: START, seq=4)
+    past = await ledger.past.activity(AGENT, lambda _: START, seq=4)
     assert [count.events for count in past.activity.scopes] == [3]
     assert past.whole
-    past = await ledger.past_activity(AGENT, lambda _: START, seq=6)
+    past = await ledger.past.activity(AGENT, lambda _: START, seq=6)
     assert [count.events for count in past.activity.scopes] == [3]
     assert [count.events for count in past.activity.quarters] == [5]
     assert not past.whole

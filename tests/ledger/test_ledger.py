@@ -7,12 +7,9 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
-import time
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from support.ledger_kit import agent, decided, decision, note, stepup, token
@@ -33,8 +30,7 @@ from agentvault_tui.ledger import (
     Panic,
     UsedAssertion,
 )
-from agentvault_tui.ledger.state import prune
-from agentvault_tui.ledger.writer import _checkpoint
+from agentvault_tui.ledger.state import prune, read_stepup
 from agentvault_tui.model import (
     AgentCounts,
     AgentId,
@@ -102,7 +98,7 @@ async def test_state_comes_back_exactly(home: Home, clock: ManualClock) -> None:
     await first.close()
     second = await Ledger.open(home, clock=clock)
     loaded = await second.load()
-    one = await second.stepup(stepup(clock).id)
+    one = await second.read(read_stepup, stepup(clock).id)
     await second.close()
     assert loaded.agents == (agent(),)
     assert loaded.tokens == (token(clock),)
@@ -198,8 +194,8 @@ async def test_a_caller_that_leaves_does_not_stop_the_writer(ledger: Ledger) -> 
 async def test_listeners_hear_every_commit_in_order(ledger: Ledger) -> None:
     """The observer sees each commit with its changes, in the order of the chain."""
     heard: list[tuple[int, int]] = []
-    ledger.on_written = lambda events, changes: heard.append(
-        (events[0].seq, len(changes))
+    ledger.listeners.written.append(
+        lambda events, changes: heard.append((events[0].seq, len(changes)))
     )
     await asyncio.gather(
         *(ledger.commit(decision(), changes=[Meta("n", str(n))] * n) for n in range(20))
@@ -213,7 +209,7 @@ async def test_a_failing_listener_does_not_stop_the_writer(ledger: Ledger) -> No
     def fail(*_: object) -> None:
         raise RuntimeError("listener")
 
-    ledger.on_written = fail
+    ledger.listeners.written.append(fail)
     await ledger.commit(decision())
     await ledger.commit(decision())
     assert ledger.head.seq == 2
@@ -310,8 +306,8 @@ async def test_a_writer_that_fails_is_told_of(
     async def broken(*_: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr(ledger._writer, "_prepare", broken)
-    ledger._writer.request_maintenance()
+    monkeypatch.setattr(ledger._store, "take", broken)
+    ledger._store.writer.request_maintenance()
     await until(lambda: not ledger.writable)
     assert ledger.problem == "writing ended (RuntimeError): see the log"
     with pytest.raises(LedgerUnwritableError):
@@ -364,44 +360,6 @@ async def test_events_cannot_be_changed_by_a_plain_connection(
     other.close()
 
 
-def log_size(home: Home) -> int:
-    return Path(f"{home.database}-wal").stat().st_size
-
-
-@pytest.mark.slow
-async def test_the_log_stays_small_while_readers_always_read(
-    home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Readers that take turns never let go of it at once; it is emptied anyhow."""
-    monkeypatch.setattr("agentvault_tui.ledger.writer._CHECKPOINT_BYTES", 64 * 1024)
-    monkeypatch.setattr("agentvault_tui.ledger.writer._LARGE_BYTES", 256 * 1024)
-    reading, sizes = True, []
-
-    def read() -> None:
-        db = sqlite3.connect(home.database, isolation_level=None)
-        while reading:
-            db.execute("BEGIN")
-            db.execute("SELECT max(seq) FROM events").fetchone()
-            time.sleep(0.005)
-            db.execute("COMMIT")
-        db.close()
-
-    readers = [threading.Thread(target=read) for _ in range(3)]
-    for reader in readers:
-        reader.start()
-    try:
-        for n in range(80):
-            await asyncio.gather(
-                *(ledger.commit(decision(n=n, text="x" * 500)) for _ in range(32))
-            )
-            sizes.append(log_size(home))
-    finally:
-        reading = False
-        for reader in readers:
-            reader.join()
-    assert max(sizes) < 6 * 256 * 1024
-
-
 async def test_urgent_commits_without_end_keep_nobody_waiting(ledger: Ledger) -> None:
     """An agent that ends its own tokens one after another delays no decision."""
     urgent, done = 0, False
@@ -417,42 +375,6 @@ async def test_urgent_commits_without_end_keep_nobody_waiting(ledger: Ledger) ->
     decided_after, done = urgent, True
     await flood
     assert decided_after < 1_000
-
-
-@pytest.mark.slow
-async def test_a_reader_that_goes_on_holds_up_writing_once(
-    home: Home, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is waited for when the log is large, and then not before it is much larger."""
-    monkeypatch.setattr("agentvault_tui.ledger.writer._CHECKPOINT_BYTES", 64 * 1024)
-    monkeypatch.setattr("agentvault_tui.ledger.writer._LARGE_BYTES", 256 * 1024)
-    monkeypatch.setattr("agentvault_tui.ledger.writer._READERS_MS", 1)
-    done: list[str] = []
-    with closing(sqlite3.connect(home.database, isolation_level=None)) as db:
-        db.execute("BEGIN")
-        db.execute("SELECT max(seq) FROM events").fetchone()
-        connection = ledger._writer._connection()
-        await connection.run(lambda own: own.set_trace_callback(done.append))
-        for n in range(80):
-            await asyncio.gather(
-                *(ledger.commit(decision(n=n, text="x" * 500)) for _ in range(32))
-            )
-        size = log_size(home)
-        await connection.run(lambda own: own.set_trace_callback(None))
-    waited = sum("TRUNCATE" in statement for statement in done)
-    assert size > 2 * 256 * 1024
-    assert 1 <= waited <= size // (256 * 1024)
-
-
-async def test_the_log_is_measured_by_what_is_left_to_move(
-    home: Home, ledger: Ledger, clock: ManualClock
-) -> None:
-    """All of it after a commit, nothing after a checkpoint."""
-    await ledger.commit(decision(), changes=[token(clock)])
-    log = ledger._writer.log
-    assert log.to_move() == log_size(home) - 32
-    await ledger._writer._connection().run(_checkpoint, home.database, 0)
-    assert log.to_move() == 0
 
 
 async def test_other_processes_never_find_the_log_unlocked(

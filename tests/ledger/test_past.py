@@ -57,11 +57,11 @@ class Book:
         return event.seq
 
     async def live(self, **at: Any) -> int:
-        past = await self.ledger.past(**at)
+        past = await self.ledger.past.at(**at)
         return past.holdings[AGENT].live if AGENT in past.holdings else 0
 
     async def now(self) -> Past:
-        return await self.ledger.past(moment=self.clock.now())
+        return await self.ledger.past.at(moment=self.clock.now())
 
 
 @pytest.fixture
@@ -78,16 +78,16 @@ async def test_a_moment_before_the_first_event_or_to_come_is_refused(
 ) -> None:
     """Before the first event there is nothing; after the last, time goes on."""
     with pytest.raises(NotFoundError, match="nothing is recorded yet"):
-        await book.ledger.past(moment=START)
+        await book.ledger.past.at(moment=START)
     await book.register()
     await book.issue("tok_1", 60)
     for seq in (0, 3):
         with pytest.raises(NotFoundError, match=f"no event {seq}"):
-            await book.ledger.past(seq=seq)
+            await book.ledger.past.at(seq=seq)
     with pytest.raises(NotFoundError, match="nothing was recorded by"):
-        await book.ledger.past(moment=START - timedelta(seconds=1))
+        await book.ledger.past.at(moment=START - timedelta(seconds=1))
     with pytest.raises(UsageError, match="still to come"):
-        await book.ledger.past(moment=START + timedelta(seconds=1))
+        await book.ledger.past.at(moment=START + timedelta(seconds=1))
     book.clock.advance(59)
     assert await book.live(moment=book.clock.now()) == 1
     book.clock.advance(1)
@@ -103,7 +103,7 @@ async def test_the_past_names_the_events_before_and_after_it(book: Book) -> None
         await book.issue(f"tok_{number}")
     await book.write(EventType.AGENT_REVOKED)
     await book.issue("tok_9")
-    around = (await book.ledger.past(seq=3)).around
+    around = (await book.ledger.past.at(seq=3)).around
     assert (around.first.seq, around.last.seq) == (1, 7)
     assert around.before is not None
     assert around.before == (2, START + timedelta(seconds=1))
@@ -113,8 +113,8 @@ async def test_the_past_names_the_events_before_and_after_it(book: Book) -> None
     assert around.turn_before.seq == 1
     assert around.turn_after is not None
     assert around.turn_after.seq == 6
-    assert (await book.ledger.past(seq=1)).around.before is None
-    assert (await book.ledger.past(seq=7)).around.turn_after is None
+    assert (await book.ledger.past.at(seq=1)).around.before is None
+    assert (await book.ledger.past.at(seq=7)).around.turn_after is None
 
 
 @pytest.mark.slow
@@ -238,7 +238,7 @@ async def test_counts_by_outcome_are_exact_anywhere(book: Book) -> None:
         kind = DECISION_TYPES[number % len(DECISION_TYPES)]
         await book.ledger.commit(replace(decision(AGENT, outcome), type=kind))
     for seq in (301, 4, 150, 151, 20, 299, 2, 1):
-        past = await book.ledger.past(seq=seq)
+        past = await book.ledger.past.at(seq=seq)
         counts = past.counts.get(AGENT)
         told = (counts.allowed, counts.denied, counts.escalated) if counts else (0,) * 3
         asked = seq - 1
@@ -294,7 +294,7 @@ async def test_calls_count_as_decisions_and_not_as_tokens(book: Book) -> None:
         await book.write(kind, outcome=outcome, action="write:calendar", reason="said")
     last = await book.write(EventType.GATEWAY_RESULT)
 
-    past = await book.ledger.past(seq=last)
+    past = await book.ledger.past.at(seq=last)
     counts = past.counts[AGENT]
     assert (counts.allowed, counts.denied, counts.escalated) == (2, 1, 1)
     assert await book.live(seq=last) == 1

@@ -29,8 +29,9 @@ from agentvault_tui.ledger.headfile import Witness, write_witness
 from agentvault_tui.ledger.records import Attempt, Change
 from agentvault_tui.ledger.recovery import DoubtfulBatch, note_path
 from agentvault_tui.ledger.schema import StoreConnection, open_writer, set_up_writer
+from agentvault_tui.ledger.sqlite_store import LedgerFile, SqliteStore
 from agentvault_tui.ledger.state import Statement
-from agentvault_tui.ledger.writer import Writer
+from agentvault_tui.ledger.writer import Listeners, Writer
 from agentvault_tui.model import Draft, Event, EventType
 
 KILLS = int(os.environ.get("AGENTVAULT_TEST_KILLS", "15"))
@@ -100,7 +101,7 @@ async def recovered(ledger: Ledger) -> Recovery:
         await ledger.commit(note(EventType.AGENT_REVOKED), urgent=True)
         future.set_result(recovery)
 
-    ledger.on_recovered = heard
+    ledger.listeners.recovered.append(heard)
     return await future
 
 
@@ -113,7 +114,7 @@ async def test_a_full_disk_latches_and_recovers(
     home = Home(small_disk, small_disk)
     ledger = await Ledger.open(home, clock=clock)
     states: list[bool] = []
-    ledger.on_state = lambda: states.append(ledger.writable)
+    ledger.listeners.state.append(lambda: states.append(ledger.writable))
     waiting = asyncio.ensure_future(recovered(ledger))
     count = await fill_until_latched(ledger, clock)
     assert not ledger.writable
@@ -156,7 +157,7 @@ def test_a_limit_on_file_size_latches_like_a_full_disk(tmp_path: Path) -> None:
         "    ledger = await Ledger.open(home, clock=SystemClock())\n"
         "    back = asyncio.Event()\n"
         "    async def heard(recovery): back.set()\n"
-        "    ledger.on_recovered = heard\n"
+        "    ledger.listeners.recovered.append(heard)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, -1))\n"
         "    count = 0\n"
         "    try:\n"
@@ -276,7 +277,7 @@ def _flush_fails(monkeypatch: pytest.MonkeyPatch, *, arrives: bool = True) -> No
     def fail(*_: object) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr("agentvault_tui.ledger.writer.write", arrive)
+    monkeypatch.setattr("agentvault_tui.ledger.sqlite_store.write", arrive)
     monkeypatch.setattr("agentvault_tui.ledger.schema.reopen", fail)
 
 
@@ -391,11 +392,12 @@ async def test_a_file_that_may_not_be_ours_is_not_tidied(
     db, batch, ledger_id = await _doubtful(home, clock, changes=(token(clock),))
     await db.run(write, batch.statements)
     clock.advance(7200)
-    writer = Writer(db, home.database, ledger_id, batch.after)
+    writer = Writer(batch.after, 10, Listeners(lambda *_: None))
+    store = SqliteStore(writer, LedgerFile(db, home.database, ledger_id, clock))
 
     async def tokens_after_chores(problem: str | None) -> int:
-        writer.problem, writer._batches = problem, 1
-        await writer._maintain(clock, idle=True)
+        writer.problem = problem
+        await store.maintain(idle=True)
         row = await db.run(lambda raw: raw.execute("SELECT count(*) FROM tokens"))
         return int((await db.run(lambda _: row.fetchone()))[0])
 
@@ -412,7 +414,7 @@ async def test_a_head_file_that_cannot_be_written_is_told(
 ) -> None:
     """Without the witness commits go on, and the problem is there to be shown."""
     told = asyncio.Event()
-    ledger.on_state = told.set
+    ledger.listeners.state.append(told.set)
     home.head_file.unlink()
     home.head_file.mkdir()
     await ledger.commit(decision())

@@ -13,7 +13,7 @@ from support.manual_clock import ManualClock
 from agentvault_tui.errors import LedgerDamagedError
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import EventQuery, Ledger
-from agentvault_tui.ledger.activity import count_new
+from agentvault_tui.ledger.activity import count_new, read_activity
 from agentvault_tui.model import AgentId
 
 _UNCHANGED = "DROP TRIGGER events_are_not_changed;"
@@ -28,17 +28,17 @@ Read = Callable[[Ledger], Awaitable[Any]]
     [
         (
             "UPDATE activity SET facet = 'other' WHERE facet = 'scope'",
-            lambda ledger: ledger.activity(_AGENT, START),
+            lambda ledger: ledger.read(read_activity, _AGENT, START),
         ),
         (
             "UPDATE activity SET last = x'00'",
-            lambda ledger: ledger.activity(_AGENT, START),
+            lambda ledger: ledger.read(read_activity, _AGENT, START),
         ),
         (_HASH, lambda ledger: ledger.events(EventQuery(after=0))),
         (_HASH, lambda ledger: ledger.event(2)),
         (_HASH, lambda ledger: ledger.links([2])),
         (_HASH, lambda ledger: ledger.links([3])),
-        (_HASH, lambda ledger: ledger.past(seq=2)),
+        (_HASH, lambda ledger: ledger.past.at(seq=2)),
     ],
 )
 async def test_a_value_of_another_type_is_damage(

@@ -10,6 +10,7 @@ from support.bench import Bench
 from agentvault_tui.broker.usecases.policy_change import reload_policy
 from agentvault_tui.errors import LedgerDamagedError, NotFoundError
 from agentvault_tui.ledger import verify_ledger
+from agentvault_tui.ledger.texts import read_texts
 from agentvault_tui.model import Actor, ActorKind, Draft, EventType
 from agentvault_tui.policy import shipped_policy
 
@@ -32,8 +33,8 @@ async def test_every_policy_that_was_in_force_is_read_back(bench: Bench) -> None
     """The shipped one and each file after it are there under their versions."""
     shipped, narrow = await bench.record_start(), await change(bench, NARROW)
     assert shipped != narrow
-    assert (await bench.ledger.texts(shipped))["policy"] == shipped_policy()
-    found = await bench.ledger.texts(narrow)
+    assert (await bench.ledger.read(read_texts, shipped))["policy"] == shipped_policy()
+    found = await bench.ledger.read(read_texts, narrow)
     assert found["policy"] == NARROW
     assert '[scopes."send:email"]' in found["scopes"]
     # The catalogue is the same text twice, and is there once.
@@ -50,9 +51,9 @@ async def test_versions_from_before_texts_were_kept_are_told_as_such(
     detail = {"policy_version": "0123456789ab", "policy_sha256": "00"}
     await bench.ledger.commit(Draft(EventType.BROKER_STARTED, OLD, detail=detail))
     with pytest.raises(NotFoundError, match="before AgentVault kept them"):
-        await bench.ledger.texts("0123456789ab")
+        await bench.ledger.read(read_texts, "0123456789ab")
     with pytest.raises(NotFoundError, match="no policy of version nonsense"):
-        await bench.ledger.texts("nonsense")
+        await bench.ledger.read(read_texts, "nonsense")
 
 
 @pytest.mark.parametrize(
@@ -75,4 +76,4 @@ async def test_a_changed_text_is_found(bench: Bench, sql: str, told: str) -> Non
     assert told in str(found.problem)
     if not sql.startswith("INSERT"):
         with pytest.raises(LedgerDamagedError, match="gone or changed"):
-            await bench.ledger.texts(version)
+            await bench.ledger.read(read_texts, version)

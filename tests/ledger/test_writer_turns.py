@@ -35,15 +35,15 @@ async def test_many_commits_share_transactions_and_leave_no_gap(ledger: Ledger) 
 async def test_calls_wait_for_what_is_no_record_of_theirs(ledger: Ledger) -> None:
     """For a decision or a revocation, until it is durable; not for another call."""
     result = ledger.commit(note(EventType.GATEWAY_RESULT))
-    assert not ledger.decisions_wait()
+    assert not ledger.decisions.wait()
     for others in (decision(), note(EventType.AGENT_REVOKED)):
         done = ledger.commit(others)
-        assert ledger.decisions_wait()
+        assert ledger.decisions.wait()
         await done
     await result
-    await until(lambda: not ledger.decisions_wait())
-    ledger.expect()
-    assert ledger.decisions_wait()
+    await until(lambda: not ledger.decisions.wait())
+    ledger.decisions.expect()
+    assert ledger.decisions.wait()
 
 
 @pytest.mark.one_file
@@ -57,7 +57,7 @@ async def test_a_commit_that_nobody_waits_for_shares_a_transaction(
         written.append(statements)
         write(db, statements)
 
-    monkeypatch.setattr("agentvault_tui.ledger.writer.write", counting)
+    monkeypatch.setattr("agentvault_tui.ledger.sqlite_store.write", counting)
     lazy = ledger.commit(note(EventType.GATEWAY_RESULT), lazy=True)
     await ledger.commit(decision())
     assert (await lazy)[0].seq == ledger.head.seq
@@ -127,7 +127,7 @@ def _revoke_after(ledger: Ledger, order: list[str]) -> list[asyncio.Future[objec
                 lambda done: order.append("failed" if done.exception() else "urgent")
             )
 
-    ledger.on_written = written
+    ledger.listeners.written.append(written)
     many = [ledger.commit(decision()) for _ in range(MAX_BATCH)]
     for one in many:
         one.add_done_callback(lambda _: order.append("one"))
@@ -157,7 +157,7 @@ async def test_callers_woken_late_get_their_own_events(
             raise sqlite3.OperationalError("the disk is gone")
         write(db, statements)
 
-    monkeypatch.setattr("agentvault_tui.ledger.writer.write", works_once)
+    monkeypatch.setattr("agentvault_tui.ledger.sqlite_store.write", works_once)
     order: list[str] = []
     told = await asyncio.gather(*_revoke_after(ledger, order), return_exceptions=True)
     monkeypatch.undo()

@@ -22,7 +22,7 @@ from support.scripted_tenant import ScriptedTenant
 from agentvault_tui.broker.authority import Sessions
 from agentvault_tui.broker.core import Broker
 from agentvault_tui.broker.feed import Feed
-from agentvault_tui.broker.follow import follow
+from agentvault_tui.broker.follow import follow, listen_to
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.recovery import take_over
 from agentvault_tui.broker.registry import Registry
@@ -82,13 +82,19 @@ class Bench:
             self.feed.publish(events, changes)
             self.broker.extensions.committed(events)
 
-        ledger.on_written = written
+        ledger.listeners.written.append(written)
 
         async def followed(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
             await follow(self.broker, events, changes)
             written(events, changes)
 
-        ledger.on_followed = followed
+        ledger.listeners.followed.append(followed)
+
+    def listen_as_served(self) -> None:
+        """Listen to the ledger with the functions of the program instead."""
+        self.ledger.listeners.written.clear()
+        self.ledger.listeners.followed.clear()
+        listen_to(self.ledger, self.broker, self.feed)
 
     @classmethod
     async def open(

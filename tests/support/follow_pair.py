@@ -56,14 +56,9 @@ class Pair:
             registry=Registry(bench.clock),
         )
         self.queue: list[tuple[Sequence[Event], Sequence[Change]]] = []
-        publish = bench.ledger.on_written
-        assert publish is not None
-
-        def written(events: tuple[Event, ...], changes: Sequence[Change]) -> None:
-            publish(events, changes)
-            self.queue.append((events, changes))
-
-        bench.ledger.on_written = written
+        bench.ledger.listeners.written.append(
+            lambda events, changes: self.queue.append((events, changes))
+        )
 
     @classmethod
     async def open(cls, folder: Path, clock: ManualClock) -> Pair:

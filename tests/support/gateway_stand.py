@@ -21,7 +21,7 @@ from support.postgres import Database
 from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.answers import Escalated, Granted
 from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.follow import join_team, listen_to
+from agentvault_tui.broker.follow import join_team
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.mint import mint_elevated
 from agentvault_tui.broker.usecases.redeem import poll
@@ -345,7 +345,7 @@ async def standing(folder: Path, store: Database | None = None) -> AsyncIterator
         broker = bench.broker
         if (shared := broker.ledger.shared) is not None:
             await join_team(broker, shared)
-            listen_to(broker.ledger, broker, bench.feed)
+            bench.listen_as_served()
             beating = asyncio.ensure_future(broker.team.brokers.run(lambda: None))
             stack.push_async_callback(_ended, beating)
         gateway = Gateway(broker, bench.feed.tell if store else None)

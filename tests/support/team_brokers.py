@@ -17,7 +17,6 @@ from support.stepups import details_of
 
 from agentvault_tui.broker.agents_api import AgentsApi
 from agentvault_tui.broker.authority import Sessions
-from agentvault_tui.broker.follow import listen_to
 from agentvault_tui.broker.operators_api import operators_app
 from agentvault_tui.broker.usecases.register import register
 from agentvault_tui.clock import Clock
@@ -35,7 +34,7 @@ class Broker:
 
     def __init__(self, bench: Bench, secrets: dict[str, str]) -> None:
         self.bench, self.secrets = bench, secrets
-        listen_to(bench.ledger, bench.broker, bench.feed)
+        bench.listen_as_served()
         core = bench.broker
         app = httpx.ASGITransport(AgentsApi(core, ISSUER))
         self.http = httpx.AsyncClient(transport=app, base_url=ISSUER)

@@ -13,7 +13,6 @@ from support.bench import Bench
 from support.manual_clock import ManualClock
 from support.postgres import Database
 
-from agentvault_tui.broker.follow import listen_to
 from agentvault_tui.broker.status import status_info
 from agentvault_tui.broker.team_files import TeamFiles
 from agentvault_tui.gateway import Gateway
@@ -83,7 +82,7 @@ async def member(
     settings = replace(store.settings if store else Settings(), **more)
     bench = await Bench.open(home, clock, settings=settings)
     if store:
-        listen_to(bench.ledger, bench.broker, bench.feed)
+        bench.listen_as_served()
     try:
         made = Member(bench)
         await made.start()

@@ -85,7 +85,7 @@ def operators_app(broker: Broker, feed: Feed, sessions: Sessions) -> Starlette:
         routes=[guarded(one, authority, turns) for one in served],
         middleware=[
             Middleware(IdleRenewal, sessions.used),
-            Middleware(FaultHandler, broker.ledger.expect),
+            Middleware(FaultHandler, broker.ledger.decisions.expect),
             Middleware(StaleMarker, lambda: broker.ledger.store_problem is not None),
         ],
         exception_handlers={

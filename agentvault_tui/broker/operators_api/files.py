@@ -41,6 +41,7 @@ from agentvault_tui.broker.usecases.changes import Wanted, shown_digest
 from agentvault_tui.broker.usecases.policy_apply import TextEdit, edits_of
 from agentvault_tui.encoder import to_json
 from agentvault_tui.errors import ConflictError
+from agentvault_tui.ledger.query import read_applied
 from agentvault_tui.model import Actor, Agent, AgentId, ChangedText
 from agentvault_tui.operator_api import calls
 from agentvault_tui.operator_api.files import (
@@ -69,7 +70,7 @@ def routes(broker: Broker, authority: Authority) -> list[Route]:
 
     async def plan_of(wanted: FilesRequest) -> FilesPlan:
         async with turn:
-            came = await broker.ledger.applied()
+            came = await broker.ledger.read(read_applied)
             edits = await edits_of(broker, wanted)
             return await plan_files(broker, wanted, came, edits)
 

@@ -33,6 +33,7 @@ from agentvault_tui.ledger import (
     PastHolding,
     PastPlace,
 )
+from agentvault_tui.ledger.activity import read_activity
 from agentvault_tui.model import (
     Agent,
     AgentCounts,
@@ -55,7 +56,7 @@ def routes(broker: Broker) -> list[Route]:
     async def past(request: Request) -> Response:
         """Return the broker's state at a moment or after an event."""
         seq, moment = _when(query_of(request, asks.PastQuery))
-        state = await broker.ledger.past(seq=seq, moment=moment)
+        state = await broker.ledger.past.at(seq=seq, moment=moment)
         # In one thread: with thousands of agents this takes as long as some requests,
         # and several threads would each hold the interpreter's lock for a while.
         async with writing:
@@ -159,7 +160,7 @@ async def activity_of(
     *near* are the limits that it nearly reached; see `near_the_end`.
     """
     start = _first_quarter(broker.clock.now())
-    activity = await broker.ledger.activity(agent.id, start)
+    activity = await broker.ledger.read(read_activity, agent.id, start)
     return history.ActivityInfo(
         agent_id=agent.id,
         head=broker.ledger.head.seq,
@@ -177,7 +178,7 @@ async def past_activity_of(
     broker: Broker, agent_id: AgentId, seq: int | None, moment: datetime | None
 ) -> history.PastActivityInfo:
     """Read an agent's actions by a moment, from its events alone."""
-    then = await broker.ledger.past_activity(
+    then = await broker.ledger.past.activity(
         agent_id, _first_quarter, seq=seq, moment=moment
     )
     return history.PastActivityInfo(

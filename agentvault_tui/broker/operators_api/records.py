@@ -44,6 +44,8 @@ from agentvault_tui.broker.usecases.policy_apply import (
 from agentvault_tui.broker.usecases.register import check_scopes
 from agentvault_tui.errors import NotFoundError, PolicyError, UsageError
 from agentvault_tui.ledger import EventQuery, Link
+from agentvault_tui.ledger.query import read_story
+from agentvault_tui.ledger.texts import read_texts
 from agentvault_tui.model import (
     Action,
     Actor,
@@ -209,7 +211,7 @@ def _in_force(broker: Broker, warnings: Iterable[str] = ()) -> planning.PolicyIn
 
 async def _policy_of(broker: Broker, version: str) -> planning.PolicyInfo:
     """Return the policy of *version*, also if it could not be active today."""
-    texts = await broker.ledger.texts(version)
+    texts = await broker.ledger.read(read_texts, version)
     problem = None
     try:
         catalogue = _catalogue(PolicyTexts(**texts).catalogue())
@@ -353,7 +355,9 @@ def event_routes(broker: Broker) -> list[Route]:
 
     async def story(request: Request) -> history.StoryInfo:
         """Return the events that share a decision with one."""
-        events = await broker.ledger.story(await _event_asked(broker, request))
+        events = await broker.ledger.read(
+            read_story, await _event_asked(broker, request)
+        )
         return history.StoryInfo(
             events=tuple(map(event_info, events.events)), complete=events.complete
         )

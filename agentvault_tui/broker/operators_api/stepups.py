@@ -34,6 +34,7 @@ from agentvault_tui.broker.usecases.stepup import (
 )
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import LedgerError, SealedError
+from agentvault_tui.ledger.state import stepups_before
 from agentvault_tui.model import Actor, DeviceCode, StepUp, StepUpStatus
 from agentvault_tui.operator_api import calls, ending
 from agentvault_tui.operator_api import requests as asks
@@ -92,7 +93,7 @@ def _reading(broker: Broker) -> list[Route]:
         """Return the decisions before about the same agent and action."""
         stepup = await known_stepup(broker, request.path_params["id"])
         limit = query_of(request, asks.BeforeQuery).limit
-        earlier = await broker.ledger.stepups_before(stepup, limit)
+        earlier = await broker.ledger.read(stepups_before, stepup, limit)
         return await listing(request, "stepups", map(stepup_info, earlier))
 
     return [

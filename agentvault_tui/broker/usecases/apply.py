@@ -34,11 +34,7 @@ from agentvault_tui.broker.usecases.naming import changed_places
 from agentvault_tui.broker.usecases.own_restore import OWN
 from agentvault_tui.broker.usecases.policy_apply import TextEdits, edits_of, putting
 from agentvault_tui.broker.usecases.register import registered_draft, registering
-from agentvault_tui.broker.usecases.revoke import (
-    FAILED,
-    TEMPLATE_REVOKED,
-    AgentEnd,
-)
+from agentvault_tui.broker.usecases.revoke import FAILED, TEMPLATE_REVOKED, AgentEnd
 from agentvault_tui.broker.usecases.scopes import (
     changed_draft,
     scopes_draft,
@@ -47,6 +43,7 @@ from agentvault_tui.broker.usecases.scopes import (
 from agentvault_tui.errors import ConflictError, LedgerError, OvertakenError
 from agentvault_tui.ledger import Change, EventQuery, Meta
 from agentvault_tui.ledger.canonical import canonical
+from agentvault_tui.ledger.query import read_applied, read_unconfirmed
 from agentvault_tui.model import (
     Actor,
     Agent,
@@ -176,7 +173,7 @@ async def plan_files(
             notes.append(f"{shown} cannot authenticate yet: {command}")
     check_subjects(broker.registry, (one.after for one in changes))
     notes += _circle(changes, (one for one in there.values() if one))
-    unconfirmed = await broker.ledger.unconfirmed() if changes else {}
+    unconfirmed = await broker.ledger.read(read_unconfirmed) if changes else {}
     doubts = Doubts(broker.registry, unconfirmed, plain)
     accepted = doubts.accepted(changes, wanted.accept)
     notes += accepted.values()
@@ -252,7 +249,7 @@ async def apply_files(broker: Broker, wanted: FilesRequest, who: Who) -> FilesAp
     """
     registry = broker.registry
     async with broker.deciding.state.applying, AsyncExitStack() as locks:
-        came = await broker.ledger.applied()
+        came = await broker.ledger.read(read_applied)
         named = [agent_named(registry, name) for name in wanted.agents]
         # Whoever gives more to one of them waits; who cuts it off does not.
         there = {agent.id for agent in named if agent}

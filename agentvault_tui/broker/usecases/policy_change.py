@@ -32,14 +32,7 @@ from agentvault_tui.broker.usecases.decide import foresee
 from agentvault_tui.broker.uses import revoked_draft
 from agentvault_tui.errors import LedgerError, PolicyError
 from agentvault_tui.home import Home
-from agentvault_tui.ledger import (
-    Change,
-    DropToken,
-    EventQuery,
-    KeptText,
-    Ledger,
-    Meta,
-)
+from agentvault_tui.ledger import Change, DropToken, EventQuery, KeptText, Ledger, Meta
 from agentvault_tui.ledger.schema import read_home
 from agentvault_tui.ledger.state import read_meta
 from agentvault_tui.model import (
@@ -106,7 +99,7 @@ async def _stored_texts(home: Home, ledger: Ledger) -> PolicyTexts | None:
     named = await _named(ledger)
     if not named:
         return None
-    _, texts = read_kept(await ledger.meta(POLICY))
+    _, texts = read_kept(await ledger.read(read_meta, POLICY))
     if texts.digest() == named:
         return texts
     now = read_texts(home)
@@ -136,7 +129,7 @@ async def _finish_apply(home: Home, ledger: Ledger, texts: PolicyTexts) -> str |
     Returns:
         why they cannot be written, if that is so.
     """
-    before = await ledger.meta(APPLYING)
+    before = await ledger.read(read_meta, APPLYING)
     if before is None:
         return None
     if before == read_texts(home).digest() and (problem := write_texts(home, texts)):

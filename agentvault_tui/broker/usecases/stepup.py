@@ -50,6 +50,7 @@ from agentvault_tui.errors import (
     TenantRefusedError,
     UsageError,
 )
+from agentvault_tui.ledger.state import read_stepup, stepups_before
 from agentvault_tui.model import (
     Actor,
     ActorKind,
@@ -310,12 +311,11 @@ async def known_stepup(broker: Broker, stepup_id: str) -> StepUp:
             return await broker.look_up(lambda: broker.stepups.get(stepup_id))
         return broker.stepups.get(stepup_id)
     except NotFoundError:
-        # Ours are ASCII; SQLite refuses what is no Unicode.
-        plain = stepup_id.isascii()
-        old = await broker.ledger.stepup(StepUpId(stepup_id)) if plain else None
-        if old is None:
+        if not stepup_id.isascii():  # ours are; SQLite refuses what is no Unicode
             raise
-        return old
+        if old := await broker.ledger.read(read_stepup, StepUpId(stepup_id)):
+            return old
+        raise
 
 
 async def _authorizing(
@@ -573,9 +573,8 @@ async def _page(
     broker: Broker, stepup: StepUp, expires_in: int | None
 ) -> dict[str, object]:
     """Return the further content and checks of the embedded tenant's approval page."""
-    ends = Counter(
-        one.status.value for one in await broker.ledger.stepups_before(stepup, _BEFORE)
-    )
+    before = await broker.ledger.read(stepups_before, stepup, _BEFORE)
+    ends = Counter(one.status.value for one in before)
     summary = ", ".join(f"{count} {word}" for word, count in sorted(ends.items()))
     many = f"last {ends.total()}" if ends.total() > 1 else "one"
     find, change = broker.registry.agent, stepup.change

@@ -19,6 +19,7 @@ from agentvault_tui.broker.operators_api.long_work import (
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.gateway import Gateway
 from agentvault_tui.gateway import services as services_module
+from agentvault_tui.ledger.query import read_applied
 from agentvault_tui.operator_api.files import MOST_AGENTS
 from agentvault_tui.web.admission import AdmissionQueue
 from agentvault_tui.web.exchange import ClientGoneError
@@ -109,16 +110,17 @@ async def test_plans_of_files_of_one_operator_are_few(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While two plans of an operator are computed, a third is refused with 409."""
-    let, applied = asyncio.Event(), bench.ledger.applied
+    let, read = asyncio.Event(), bench.ledger.read
 
-    async def slow() -> frozenset[str]:
-        await let.wait()
-        return await applied()
+    async def slow(function: Any, *args: Any) -> Any:
+        if function is read_applied:
+            await let.wait()
+        return await read(function, *args)
 
     async with opened(bench) as stand:
         oscar = await signed_in(stand, "operator", "oscar")
         olga = await signed_in(stand, "operator", "olga")
-        monkeypatch.setattr(bench.ledger, "applied", slow)
+        monkeypatch.setattr(bench.ledger, "read", slow)
         plans = [
             asyncio.create_task(oscar.post("/api/files", plan=True)) for _ in range(3)
         ]

@@ -273,7 +273,7 @@ async def test_the_past_is_what_the_registry_held(
     story = await tell(tmp_path / "home", clock, seed, 70)
     ledger = story.bench.ledger
     for seq, moment, scene in story.chance.sample(story.seen, len(story.seen)):
-        past = await ledger.past(moment=moment)
+        past = await ledger.past.at(moment=moment)
         assert past.place.seq == seq
         for what, then in scene_then(past).items():
             assert then == scene[what], (what, seq, moment)

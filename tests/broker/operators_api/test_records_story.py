@@ -13,6 +13,7 @@ from agentvault_tui.broker.usecases.redeem import introspect, poll, revoke_token
 from agentvault_tui.broker.usecases.request import request_token
 from agentvault_tui.broker.usecases.revoke import revoke_agent
 from agentvault_tui.broker.usecases.stepup import begin_approval
+from agentvault_tui.ledger.query import read_story
 from agentvault_tui.model import Action, Agent, Event, StepUpStatus
 
 BOOKING = Action(("write:calendar",), "write:calendar", "calendar:primary", {}, None)
@@ -44,7 +45,7 @@ async def spend(bench: Bench, agent: Agent) -> None:
 
 
 async def told(bench: Bench, event: Event) -> list[str]:
-    story = await bench.ledger.story(event)
+    story = await bench.ledger.read(read_story, event)
     assert story.complete
     return [each.type.value for each in story.events]
 
@@ -141,7 +142,7 @@ async def test_a_flood_of_mentions_hides_nothing_near(
         await ask(bench, rogue, junk)
     await bench.until(lambda: not bench.ledger.index_lag)
     monkeypatch.setattr("agentvault_tui.ledger.query._NEAREST", 3)
-    story = await bench.ledger.story(asked)
+    story = await bench.ledger.read(read_story, asked)
     kinds = [event.type.value for event in story.events]
     assert kinds == ["token.decision", "stepup.requested"]
     assert not story.complete

@@ -19,6 +19,7 @@ from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.clock import iso
 from agentvault_tui.home import Home
+from agentvault_tui.ledger.state import read_stepup
 from agentvault_tui.model import Action, Agent, StepUp, StepUpStatus
 
 
@@ -116,7 +117,7 @@ async def test_a_restart_forgets_nothing(tmp_path: Path, clock: ManualClock) -> 
     try:
         gone = await bench.read("/api/agents/stepup/sup_3")
         assert gone.json()["parameters"] == {"amount": 3}
-        old = await bench.ledger.stepup(gone.json()["id"])
+        old = await bench.ledger.read(read_stepup, gone.json()["id"])
         assert old is not None
         assert await amounts(bench, old) == [2, 1, 0]
     finally:

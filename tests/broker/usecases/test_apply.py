@@ -36,6 +36,7 @@ from agentvault_tui.broker.usecases.revoke import restore_agent, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.clock import Deadline
 from agentvault_tui.errors import ConflictError, LedgerUnwritableError, UsageError
+from agentvault_tui.ledger.query import read_applied
 from agentvault_tui.model import (
     Action,
     Actor,
@@ -86,7 +87,7 @@ async def plan(bench: Bench, wanted: FilesRequest | FilesInfo) -> FilesPlan:
         limits = UNSET if wanted.limits is None else wanted.limits
         wanted = FilesRequest(agents=wanted.agents, limits=limits)
     edits = await edits_of(bench.broker, wanted)
-    came = await bench.ledger.applied()
+    came = await bench.ledger.read(read_applied)
     return await plan_files(bench.broker, wanted, came, edits)
 
 

@@ -25,6 +25,7 @@ from agentvault_tui.broker.usecases.revoke import TEMPLATE_REVOKED, revoke_agent
 from agentvault_tui.broker.usecases.scopes import change_scopes
 from agentvault_tui.errors import ConflictError, UsageError
 from agentvault_tui.ledger import verify_ledger
+from agentvault_tui.ledger.query import read_applied
 from agentvault_tui.model import Action, Actor, Agent, AgentStatus
 from agentvault_tui.operator_api.files import FilesRequest
 from agentvault_tui.operator_api.requests import AgentRequest
@@ -55,7 +56,10 @@ async def apply(
 
 
 async def plan(bench: Bench, wanted: FilesRequest) -> FilesPlan:
-    edits, came = await edits_of(bench.broker, wanted), await bench.ledger.applied()
+    edits, came = (
+        await edits_of(bench.broker, wanted),
+        await bench.ledger.read(read_applied),
+    )
     return await plan_files(bench.broker, wanted, came, edits)
 
 

@@ -212,9 +212,9 @@ async def test_the_past_has_old_names_and_removed_agents(bench: Bench) -> None:
     await rename_agent(bench.broker, agent.id, "post", OPERATOR)
     await revoke_agent(bench.broker, agent.id, "over", OPERATOR)
     await remove_agent(bench.broker, agent.id, OPERATOR)
-    past = await bench.broker.ledger.past(seq=before)
+    past = await bench.broker.ledger.past.at(seq=before)
     assert [one.name for one in past.agents] == ["mail"]
-    later = await bench.broker.ledger.past()
+    later = await bench.broker.ledger.past.at()
     assert later.agents == ()
 
 

@@ -21,6 +21,7 @@ from agentvault_tui.broker.usecases.stepup import begin_approval
 from agentvault_tui.broker.usecases.stepup_end import deny, expire_due
 from agentvault_tui.errors import ConflictError
 from agentvault_tui.home import Home
+from agentvault_tui.ledger.texts import read_texts
 from agentvault_tui.model import AgentId, StepUp
 from agentvault_tui.policy import Policy, shipped_policy
 from agentvault_tui.policy.texts import PolicyTexts, shipped_scopes
@@ -166,7 +167,7 @@ async def test_an_edit_of_own_scopes_waits_and_is_applied_as_it_was_shown(
     assert await approve(bench, change) == "applied"
     assert "read:boats" in bench.broker.deciding.policy.catalogue
     version = bench.broker.deciding.policy.version
-    kept = await bench.ledger.texts(version)
+    kept = await bench.ledger.read(read_texts, version)
     assert PolicyTexts(**kept).catalogue().get("read:boats") is not None
     async with bench.restarted(FACTOR) as again:
         assert again.broker.deciding.policy.version == version

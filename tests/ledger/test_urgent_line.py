@@ -22,11 +22,12 @@ from agentvault_tui.ledger import (
     EventQuery,
     Ledger,
     Recovery,
-    urgent_writer,
+    urgent_line,
     verify_ledger,
 )
+from agentvault_tui.ledger.postgres_store import PostgresStore
 from agentvault_tui.ledger.shared_log import SharedLog, StoreHead
-from agentvault_tui.ledger.team_writer import TeamWriter
+from agentvault_tui.ledger.urgent_line import Position
 from agentvault_tui.model import AgentId, Event, EventType
 
 REVOKED = EventType.AGENT_REVOKED
@@ -88,16 +89,16 @@ async def test_it_does_not_wait_for_the_copy(
     short: Path, store: Database, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is placed while a transaction comes to it that is behind another broker's."""
-    monkeypatch.setattr(TeamWriter, "_tell", lambda *_: None)
+    monkeypatch.setattr(Position, "notify", lambda *_: None)
     homes = [Home(short / name, short / name) for name in "bc"]
     team = await Ledger.open(homes[0], clock=clock, settings=store.settings)
     await team.commit(note(), changes=[agent()])
     other = await Ledger.open(homes[1], clock=clock, settings=store.settings)
     held, reached, placed = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    write_copy, append = TeamWriter._write_copy, SharedLog.append
+    write_copy, append = PostgresStore._write_copy, SharedLog.append
 
-    async def later(writer: TeamWriter, statements: Any, head: StoreHead) -> None:
-        if writer is team._team and head.batch:
+    async def later(writer: PostgresStore, statements: Any, head: StoreHead) -> None:
+        if writer is team._store and head.batch:
             reached.set()
             await held.wait()
         await write_copy(writer, statements, head)
@@ -108,7 +109,7 @@ async def test_it_does_not_wait_for_the_copy(
             placed.set()
         return replace(found, missed=())  # so that it is read up to there
 
-    monkeypatch.setattr(TeamWriter, "_write_copy", later)
+    monkeypatch.setattr(PostgresStore, "_write_copy", later)
     monkeypatch.setattr(SharedLog, "append", noted)
     await other.commit(note(agent="agt_3"), changes=[agent("agt_3")])
     mine = team.commit(decision("agt_2"), changes=[token(clock, "tok_2", "agt_2")])
@@ -128,7 +129,7 @@ async def test_one_that_had_no_answer_is_placed_once(
 ) -> None:
     """Whether it had arrived or not; a lost connection alone refuses nothing."""
     problems = list[str | None]()
-    team.on_state = lambda: problems.append(team.store_problem)
+    team.listeners.state.append(lambda: problems.append(team.store_problem))
     relay.lose, relay.word = lost, REVOKED.value.encode()
     (event,) = await team.commit(note(REVOKED), changes=DROP, urgent=True)
     assert relay.lost.is_set()
@@ -172,9 +173,9 @@ async def test_one_that_nobody_knows_of_in_time_is_recorded_once_all_the_same(
     team: Ledger, relay: Relay, lost: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller hears that nobody knows; later the broker hears that it was found."""
-    monkeypatch.setattr(urgent_writer, "DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(urgent_line, "DOUBT_SECONDS", 0.3)
     recoveries = asyncio.Queue[Recovery]()
-    team.on_recovered = recoveries.put
+    team.listeners.recovered.append(recoveries.put)
     relay.lose, relay.word = lost, REVOKED.value.encode()
     cut = team.commit(note(REVOKED), changes=DROP, urgent=True)
     await relay.lost.wait()

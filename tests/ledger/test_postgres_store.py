@@ -23,7 +23,6 @@ from agentvault_tui.errors import (
     LedgerBusyError,
     LedgerUnwritableError,
     OvertakenError,
-    RefusedError,
 )
 from agentvault_tui.home import Home
 from agentvault_tui.ledger import (
@@ -33,11 +32,11 @@ from agentvault_tui.ledger import (
     Ledger,
     Meta,
     Panic,
-    team_writer,
+    postgres_store,
     verify_ledger,
 )
 from agentvault_tui.ledger.shared_log import SharedLog
-from agentvault_tui.ledger.team_writer import TeamWriter
+from agentvault_tui.ledger.urgent_line import Position
 from agentvault_tui.model import AgentId, Event, EventType, Outcome, Token, TokenId
 from agentvault_tui.store_connection import Connector
 
@@ -64,7 +63,7 @@ class Team:
         async def followed(events: tuple[Event, ...], changes: Sequence[Any]) -> None:
             told.append((events, changes))
 
-        opened.on_followed = followed
+        opened.listeners.followed.append(followed)
         self.open_ones.append(opened)
         return opened
 
@@ -177,7 +176,7 @@ async def test_an_append_has_what_others_wrote(
         outcomes.append(await append(*args, **more))
         return outcomes[-1]
 
-    monkeypatch.setattr(TeamWriter, "_tell", lambda *_: None)
+    monkeypatch.setattr(Position, "notify", lambda *_: None)
     a = await team.broker("a")
     await a.commit(note(), changes=[Meta("k", "v")])
     b = await team.broker("b")
@@ -242,7 +241,7 @@ async def test_an_idle_broker_is_told_without_asking(team: Team) -> None:
     async def followed(*_: object) -> None:
         heard.set()
 
-    b.on_followed = followed
+    b.listeners.followed.append(followed)
     await a.commit(note())
     await heard.wait()
     assert b.head == a.head
@@ -257,7 +256,7 @@ async def test_a_broker_that_cannot_take_over_what_others_wrote_grants_nothing(
     async def broken(*_: object) -> None:
         raise KeyError("a listener's own fault")
 
-    b.on_followed = broken
+    b.listeners.followed.append(broken)
     await a.commit(note())
     with pytest.raises(LedgerUnwritableError, match="restart this broker"):
         await b.confirm()
@@ -275,13 +274,13 @@ async def test_a_grant_that_a_revocation_elsewhere_overtook_is_not_written(
     await a.commit(note(), changes=[agent()])
     await b.confirm()
     held = asyncio.Event()
-    follow = b._team._follow  # type: ignore[union-attr]
+    follow = b._store._follow  # type: ignore[union-attr]
 
     async def later(*args: Any) -> None:
         await held.wait()
         await follow(*args)
 
-    b._team._follow = later  # type: ignore[union-attr, method-assign]
+    b._store._follow = later  # type: ignore[union-attr, method-assign]
     await a.commit(
         note(EventType.AGENT_REVOKED), changes=[DropAgentTokens(ONE)], urgent=True
     )
@@ -499,7 +498,7 @@ async def test_a_policy_that_is_urgent_is_placed_however_long_it_waited(
     """Every grant depends on the policy; one that waited as long is refused."""
     a = await team.broker("a")
     await a.commit(note())
-    monkeypatch.setattr(team_writer, "WAIT_SECONDS", -PATIENT)
+    monkeypatch.setattr(postgres_store, "WAIT_SECONDS", -PATIENT)
     with pytest.raises(LedgerBusyError):
         await a.commit(note(EventType.POLICY_CHANGED))
     (event,) = await a.commit(note(EventType.POLICY_CHANGED), urgent=True)
@@ -511,33 +510,19 @@ async def test_callers_hear_of_their_calls_where_what_came_next_is_refused(
 ) -> None:
     """They make way for a grant, which waited too long: nothing else is recorded."""
     a = await team.broker("a")
-    monkeypatch.setattr(team_writer, "WAIT_SECONDS", -PATIENT)
+    monkeypatch.setattr(postgres_store, "WAIT_SECONDS", -PATIENT)
     late: list[Awaitable[object]] = []
 
     def written(*_: object) -> None:
         if not late:
             late.append(a.commit(decision(), changes=[token(clock)]))
 
-    a.on_written = written
+    a.listeners.written.append(written)
     calls = [a.commit(note(EventType.GATEWAY_RESULT)) for _ in range(10)]
     async with asyncio.timeout(PATIENT):
         await asyncio.gather(*calls)
     with pytest.raises(LedgerBusyError):
         await late[0]
-
-
-async def test_a_copy_is_no_ledger_of_its_own(team: Team) -> None:
-    """Without store.url its broker does not start, unless that is said."""
-    a = await team.broker("a")
-    await a.commit(note())
-    await a.close()
-    home, clock = team.home("a"), team.clock
-    with pytest.raises(RefusedError, match="the copy of a team's store"):
-        await Ledger.open(home, clock=clock)
-    alone = await Ledger.open(home, clock=clock, again=True)
-    await alone.commit(note())
-    await alone.close()
-    await (await Ledger.open(home, clock=clock)).close()
 
 
 async def test_without_a_store_there_is_nothing_to_confirm(ledger: Ledger) -> None:

@@ -25,11 +25,11 @@ from agentvault_tui.ledger import (
     EventQuery,
     Ledger,
     Meta,
-    urgent_writer,
+    urgent_line,
     verify_ledger,
     writer,
 )
-from agentvault_tui.ledger.team_writer import TeamWriter
+from agentvault_tui.ledger.postgres_store import PostgresStore
 from agentvault_tui.model import AgentId, Event, EventType
 
 BROKERS = "abc"
@@ -72,8 +72,10 @@ class Brokers:
                 home, clock=self.clock, settings=self.store.settings
             )
             self.ledgers[name] = made
-            made.on_written = lambda events, _, name=name: self.heard[name].extend(
-                event.seq for event in events
+            made.listeners.written.append(
+                lambda events, _, name=name: self.heard[name].extend(
+                    event.seq for event in events
+                )
             )
 
             async def followed(
@@ -83,7 +85,7 @@ class Brokers:
                 values = (one for one in changes if isinstance(one, Meta))
                 self.told[name].update({one.key: one.value for one in values})
 
-            made.on_followed = followed
+            made.listeners.followed.append(followed)
 
     async def close(self) -> None:
         for ledger in self.ledgers.values():
@@ -177,16 +179,16 @@ class Brokers:
 @contextmanager
 def few_at_once() -> Iterator[None]:
     """Have transactions so small that lanes are not emptied by one, on a slow disk."""
-    write_copy = TeamWriter._write_copy
+    write_copy = PostgresStore._write_copy
 
     async def slowly(*args: Any) -> None:
         await asyncio.sleep(0.003)
         await write_copy(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TeamWriter, "_write_copy", slowly)
+        patch.setattr(PostgresStore, "_write_copy", slowly)
         patch.setattr(writer, "MAX_BATCH", 2)
-        patch.setattr(urgent_writer, "MAX_BATCH", 2)
+        patch.setattr(urgent_line, "MAX_BATCH", 2)
         patch.setattr(writer, "_CALLS_ALONE", 2)
         patch.setattr(writer, "_CALLS_BESIDE", 1)
         yield

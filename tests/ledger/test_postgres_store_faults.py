@@ -35,10 +35,12 @@ from agentvault_tui.ledger import (
     Ledger,
     Recovery,
     accept_store,
-    team_writer,
+    postgres_store,
+    sqlite_store,
     verify_ledger,
 )
 from agentvault_tui.ledger.shared_log import Appended, Followed, StoreHead
+from agentvault_tui.ledger.urgent_line import Position
 from agentvault_tui.model import Actor, ActorKind, AgentId, Event, EventType
 
 __all__ = ["small_disk"]
@@ -74,15 +76,14 @@ async def test_a_commit_is_answered_where_what_is_before_it_could_not_be_read(
     """It is placed already: it is looked for, and the broker goes on writing."""
     other = Home(short / "other", short / "other")
     b = await Ledger.open(other, clock=clock, settings=store.settings)
-    writer = team._team
-    assert writer is not None
-    append, follow, lost = writer._append, writer.shared.follow, list[StoreHead]()
+    placing = team._store
+    append, follow, lost = placing._append, placing.shared.follow, list[StoreHead]()
 
     async def behind(*args: Any, **more: Any) -> Appended:
         if not lost:
             await b.commit(note())
         found = await append(*args, **more)
-        writer._missed = None  # it was taken over meanwhile, up to another head
+        placing._missed = None  # it was taken over meanwhile, up to another head
         return found
 
     async def cut(known: StoreHead, seconds: float, end: Any = None) -> Followed:
@@ -91,8 +92,8 @@ async def test_a_commit_is_answered_where_what_is_before_it_could_not_be_read(
             raise StoreAwayError("the connection is lost", "try again")
         return await follow(known, seconds, end)
 
-    monkeypatch.setattr(writer, "_append", behind)
-    monkeypatch.setattr(writer.shared, "follow", cut)
+    monkeypatch.setattr(placing, "_append", behind)
+    monkeypatch.setattr(placing.shared, "follow", cut)
     async with asyncio.timeout(PATIENT):
         (event,) = await team.commit(decision())
     assert lost
@@ -123,14 +124,14 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
     team: Ledger, relay: Relay, home: Home, lost: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller hears that; later it is found out, and what was issued is ended."""
-    monkeypatch.setattr(team_writer, "DOUBT_SECONDS", 0.3)
+    monkeypatch.setattr(postgres_store, "DOUBT_SECONDS", 0.3)
     await team.commit(note(), changes=[agent()])
     recoveries: list[Recovery] = []
 
     async def recovered(recovery: Recovery) -> None:
         recoveries.append(recovery)
 
-    team.on_recovered = recovered
+    team.listeners.recovered.append(recovered)
     relay.lose = lost
     granted = team.commit(
         decision(n="lose this"), changes=[token(ManualClock(datetime.now(UTC)))]
@@ -146,9 +147,8 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
     with pytest.raises(LedgerUnwritableError):
         await team.confirm()
     assert team.store_problem is not None
-    writer, failed = team._team, False
-    assert writer is not None
-    follow = writer._follow
+    placing, failed = team._store, False
+    follow = placing._follow
 
     async def lost_again(*args: Any, **more: Any) -> None:
         nonlocal failed
@@ -157,7 +157,7 @@ async def test_an_outcome_that_nobody_learns_in_time_is_unknown_and_ended(
             raise LedgerUnwritableError("the store was lost again")
         await follow(*args, **more)
 
-    monkeypatch.setattr(writer, "_follow", lost_again)
+    monkeypatch.setattr(placing, "_follow", lost_again)
     relay.away = False
     await until(lambda: bool(recoveries))
     assert failed
@@ -189,9 +189,8 @@ async def test_a_commit_in_doubt_that_was_overtaken_is_placed_once_or_refused(
     relay.away = True
     relay.cut()
     await second.commit(note())
-    writer = team._team
-    assert writer is not None
-    follow, failed = writer._follow, 0
+    placing = team._store
+    follow, failed = placing._follow, 0
 
     async def lost_again(*args: Any, **more: Any) -> None:
         nonlocal failed
@@ -200,7 +199,7 @@ async def test_a_commit_in_doubt_that_was_overtaken_is_placed_once_or_refused(
             raise LedgerUnwritableError("the store was lost again")
         await follow(*args, **more)
 
-    monkeypatch.setattr(writer, "_follow", lost_again)
+    monkeypatch.setattr(placing, "_follow", lost_again)
     relay.away = False
     (told,) = await asyncio.gather(granted, return_exceptions=True)
     await until(lambda: team.writable)
@@ -224,9 +223,9 @@ async def test_a_commit_without_an_answer_is_found_behind_what_others_wrote(
     told: bool,
 ) -> None:
     """It was placed behind another broker's: both copies end with the same bytes."""
-    monkeypatch.setattr(team_writer.TeamWriter, "_tell", lambda *_: None)
+    monkeypatch.setattr(Position, "notify", lambda *_: None)
     if told:
-        monkeypatch.setattr(team_writer, "DOUBT_SECONDS", 0.3)
+        monkeypatch.setattr(postgres_store, "DOUBT_SECONDS", 0.3)
     home, elsewhere = (Home(short / name, short / name) for name in ("home", "other"))
     team = await Ledger.open(
         home, clock=clock, settings=store.settings_at(short / "relay")
@@ -283,30 +282,6 @@ async def test_an_outage_refuses_all_and_ends(
     await team.commit(decision())
 
 
-async def test_a_start_without_the_store_reads_and_grants_nothing(
-    team: Ledger, relay: Relay, short: Path, store: Database, clock: ManualClock
-) -> None:
-    """The copy is there; a home without one cannot start."""
-    await team.commit(note(), changes=[agent()])
-    await team.close()
-    relay.away = True
-    relay.cut()
-    settings = store.settings_at(short / "relay")
-    new = Home(short / "new", short / "new")
-    with pytest.raises(LedgerUnwritableError, match="no copy of the team's store yet"):
-        await Ledger.open(new, clock=clock, settings=settings)
-    home = Home(short / "home", short / "home")
-    again = await Ledger.open(home, clock=clock, settings=settings)
-    assert not again.writable
-    assert (await again.load()).agents == (agent(),)
-    with pytest.raises(LedgerUnwritableError):
-        again.commit(decision())
-    relay.away = False
-    await until(lambda: again.writable)
-    await again.commit(decision())
-    await again.close()
-
-
 async def test_a_copy_that_cannot_be_written_is_made_up(
     team: Ledger, home: Home, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,8 +294,8 @@ async def test_a_copy_that_cannot_be_written_is_made_up(
             raise OSError(28, "No space left on device")
         write(db, statements)
 
-    write = team_writer.write
-    monkeypatch.setattr(team_writer, "write", full)
+    write = sqlite_store.write
+    monkeypatch.setattr(sqlite_store, "write", full)
     granted = team.commit(decision(), changes=[token(clock)])
     await until(lambda: team.store_problem is not None)
     with pytest.raises(LedgerUnwritableError):
