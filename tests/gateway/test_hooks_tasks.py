@@ -174,9 +174,10 @@ BELOW = [
 
 
 async def test_a_read_of_a_folder_obeys_rules_about_what_is_below(
-    bench: Bench, project: Path
+    bench: Bench, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What can reach a forbidden file is denied, or a person decides."""
+    monkeypatch.setenv("AI_AGENT", "claude-code_2-1-332_harness")
     (project / "secrets").mkdir()
     (project / "secrets" / "key").write_text("KEY")
     bench.broker.deciding.policy = Policy(
