@@ -279,13 +279,16 @@ def read_content(
     return content, Fields(kind, fields, inner)
 
 
-def check_fields(fields: Fields, declared: Iterable[str], *, methods: bool) -> None:
+def check_fields(
+    fields: Fields, declared: Iterable[str], *, methods: bool, credential: str
+) -> None:
     """Refuse a body that overrides method, path, type or credential at its top level.
 
     Args:
         fields: of the body.
         declared: names that the route reads itself.
         methods: whether the service may take a method from the body.
+        credential: the name of the service's; see `check_credentials`.
 
     Raises:
         UnreadableRequestError: ``method_override``, ``route_override``,
@@ -296,7 +299,7 @@ def check_fields(fields: Fields, declared: Iterable[str], *, methods: bool) -> N
     if fields.kind != "json":
         check_routes("body", (name for name, _ in top))
     check_types("body", (name for name, _ in top))
-    check_credentials("body", (name for name, _ in top))
+    check_credentials("body", (name for name, _ in top), credential)
     if methods:
         check_overrides("body", top)
 

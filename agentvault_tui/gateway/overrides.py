@@ -178,18 +178,21 @@ def _is_type(name: str) -> bool:
     return False
 
 
-def check_credentials(where: str, names: Iterable[str]) -> None:
+def check_credentials(where: str, names: Iterable[str], own: str) -> None:
     """Refuse fields that a service may read as a credential or another identity.
 
     Args:
         where: the part of the request that has them, for the message.
         names: of its fields, without those that the route itself reads.
+        own: the name of the service's credential, which counts also without ``X-``.
 
     Raises:
         UnreadableRequestError: 400 ``credential_override``.
     """
+    fold = fold_name(own)
+    refused = _CREDENTIALS | ({fold, fold.removeprefix("x")} if fold else set())
     for name in names:
-        if not _CREDENTIALS.isdisjoint(field_names(name)):
+        if not refused.isdisjoint(field_names(name)):
             raise UnreadableRequestError(
                 "credential_override",
                 f"the {where} has a credential or account of its own:"

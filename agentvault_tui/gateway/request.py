@@ -137,6 +137,7 @@ class RequestHead:
             self.media,
             self.encoding,
             overridable=self.service.method_override,
+            credential=self.service.credential.name,
             elevated=elevated,
         )
 
@@ -153,6 +154,7 @@ class BodyJob(NamedTuple):
     media: MediaType | None
     encoding: str | None
     overridable: bool
+    credential: str
     elevated: bool
 
 
@@ -293,7 +295,8 @@ def read_head(
     pairs = [(n, v) for n, v in target.query if n not in declared]
     check_routes("query", (name for name, _ in pairs))
     check_types("query", (name for name, _ in pairs))
-    check_credentials("query", (name for name, _ in pairs))
+    own = service.credential.name
+    check_credentials("query", (name for name, _ in pairs), own)
     if service.method_override:
         check_overrides("query", pairs)
     headers = read_headers(
@@ -347,7 +350,11 @@ def read_body(job: BodyJob, raw: bytes) -> BodyReading:
         if named and named + len(job.target.query) > MOST_FIELDS:
             text = f"query and body together may have {MOST_FIELDS} values"
             raise UnreadableRequestError("unreadable_body", text)
-        check_fields(fields, route.names("body"), methods=job.overridable)
+        check_fields(
+            *(fields, route.names("body")),
+            methods=job.overridable,
+            credential=job.credential,
+        )
         if fields.kind == "json":
             check_members(fields.value, pointers)
     parts = RequestParts(route, job.captures, job.target, job.headers, fields)

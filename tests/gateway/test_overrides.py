@@ -201,6 +201,20 @@ def test_no_field_is_another_credential(name: str, place: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["X-Api-Key", "api_key", "apiKey[]", "x_api_key"])
+def test_no_other_place_has_the_name_of_the_credential(name: str) -> None:
+    """A service that takes its key from a header may prefer one in query or body."""
+    own = 'credential = { kind = "header", name = "X-Api-Key", secret = "a" }'
+    body = f'{{"{name}": "mine"}}'.encode()
+    for given in ((f"/items/1?{name}=mine",), ("/items/1", JSON)):
+        with pytest.raises(UnreadableRequestError) as refused:
+            read(own, *given, body=body if JSON in given else b"")
+        assert refused.value.code == "credential_override"
+        read("", *given, body=body if JSON in given else b"")
+    route = f'read = ["query:{name}"]\n'
+    assert read(own, f"/items/1?{name}=mine", route=route) == "write:calendar"
+
+
 def test_content_of_an_api_asks_for_no_other_type() -> None:
     """Contentful has the query ``content_type``, and Stripe the field ``source``."""
     body = b'{"content": "x", "content_type": "image/png"}'
