@@ -83,13 +83,30 @@ def changes_programs(
         environ: the environment of the host.
         is_in_project: whether a path, with links followed, is in the project.
     """
+    harmless = _harmless_options(environ)
     names = [_OF_ALL, *(_OF_PROGRAM[one] for one in programs if one in _OF_PROGRAM)]
-    if any(one.fullmatch(name) for name in environ for one in names):
+    if any(one.fullmatch(name) for name in environ.keys() - harmless for one in names):
         return True
     if any(_FUNCTION.format(one) in environ for one in programs):
         return True
     paths = (environ.get(one, "").split(os.pathsep) for one in _FOLDERS)
     return any(is_in_project(one) for all_ in paths for one in all_ if one)
+
+
+def _harmless_options(environ: Mapping[str, str]) -> set[str]:
+    """Return the variables with options of git, if all options only make it stricter.
+
+    Copilot CLI sets ``safe.bareRepository`` to ``explicit`` for its hooks.
+    """
+    count = environ.get("GIT_CONFIG_COUNT", "")
+    names = {"GIT_CONFIG_COUNT"}
+    for number in range(int(count) if re.fullmatch("[1-9]", count) else 0):
+        key, value = f"GIT_CONFIG_KEY_{number}", f"GIT_CONFIG_VALUE_{number}"
+        option = environ.get(key, "").lower(), environ.get(value)
+        if option != ("safe.barerepository", "explicit"):
+            return set()
+        names |= {key, value}
+    return names if len(names) > 1 else set()
 
 
 def runs_projects(

@@ -138,6 +138,25 @@ def test_each_variable_of_a_shell_is_one_that_a_real_shell_obeys(
         assert changes_programs(["true"], environ, lambda _: True)
 
 
+def test_an_option_that_makes_git_stricter_changes_nothing() -> None:
+    """Copilot CLI sets it for its hooks; next to another option it is no excuse."""
+    strict = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "safe.bareRepository",
+        "GIT_CONFIG_VALUE_0": "explicit",
+    }
+    assert not changes("git", **strict)
+    for more in (
+        {"GIT_CONFIG_VALUE_0": "all"},
+        {"GIT_CONFIG_KEY_0": "core.fsmonitor"},
+        {"GIT_CONFIG_COUNT": "2"},
+        {"GIT_CONFIG_COUNT": "0"},
+        {"GIT_CONFIG_KEY_1": "core.fsmonitor"},
+        {"GIT_DIR": "x"},
+    ):
+        assert changes("git", **{**strict, **more}), more
+
+
 def program_at(path: Path, link: str = "") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if link:
