@@ -295,8 +295,7 @@ def read_head(
     pairs = [(n, v) for n, v in target.query if n not in declared]
     check_routes("query", (name for name, _ in pairs))
     check_types("query", (name for name, _ in pairs))
-    own = service.credential.name
-    check_credentials("query", (name for name, _ in pairs), own)
+    check_credentials("query", (n for n, _ in pairs), service.credential.name)
     if service.method_override:
         check_overrides("query", pairs)
     headers = read_headers(
