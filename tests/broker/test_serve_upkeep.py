@@ -140,7 +140,7 @@ async def test_tokens_pruned_by_a_clock_that_was_ahead_are_not_missed(
         await jump(7200)
         with closing(sqlite3.connect(bench.home.database)) as db, db:
             while db.execute("SELECT count(*) FROM tokens").fetchone() != (0,):
-                await bench.agent(new_id("agt"))
+                await bench.agent(new_id("bot"))
         db.close()
         await jump(-7200)
     found = verify_ledger(bench.home, now=bench.clock.now())

@@ -142,7 +142,7 @@ async def test_one_that_another_broker_records_while_it_is_looked_up_is_refused(
 async def prune(bench: Bench) -> None:
     """Commit until the ledger's chores have pruned once more."""
     for _ in range(257):
-        await bench.agent(new_id("agt"))
+        await bench.agent(new_id("bot"))
 
 
 @pytest.mark.slow
