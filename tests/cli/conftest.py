@@ -35,9 +35,11 @@ _RUNNERS = count(1)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as slow what starts processes of its own."""
+    here = Path(__file__).parent
     for item in items:
-        names = {*getattr(item, "fixturenames", ())}
-        if item.path.parent == Path(__file__).parent and names & {"behind", "process"}:
+        if item.path.parent != here:
+            continue
+        if {"behind", "process"} & {*getattr(item, "fixturenames", ())}:
             item.add_marker(pytest.mark.slow)
 
 

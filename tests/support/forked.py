@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from multiprocessing import forkserver
@@ -41,11 +42,15 @@ _LOG_BYTES: Final = 8192
 """How much of a process's log a failure shows: the end of it."""
 
 
+_STARTING: Final = threading.Lock()
+
+
 @cache
 def _start_server() -> None:
     # Textual reads its own when it is loaded; Python 3.11 hands on no `sys.path`.
     path = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with pytest.MonkeyPatch.context() as patch:
+    # Threads of a gateway may be the first to fork.
+    with _STARTING, pytest.MonkeyPatch.context() as patch:
         for name, value in (console._TEXTUAL | path).items():
             patch.setenv(name, value)
         forkserver.ensure_running()
