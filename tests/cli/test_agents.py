@@ -370,9 +370,9 @@ def test_grant_and_ungrant(av: Run, agent: Agent) -> None:
 
 @pytest.mark.parametrize("json_mode", [True, False])
 def test_hostile_text_arrives_inert(av: Run, json_mode: bool) -> None:
-    """What an agent's owner and purpose hold reaches no terminal as it is."""
+    """What an agent's purpose holds reaches no terminal as it is."""
     name = f"hostile-{json_mode}"
-    line = ("agents", "add", name, "--owner", HOSTILE, "--purpose", HOSTILE)
+    line = ("agents", "add", name, "--owner", "olga", "--purpose", HOSTILE)
     extra = ("--json",) if json_mode else ()
     assert av(*line, "--scope", "read:email", *extra).code == 0
     for command in (("agents", "list"), ("agents", "show", name)):

@@ -86,10 +86,10 @@ def test_other_answers_write_nothing(
 
 def test_text_in_a_condition_stays_a_text(new: Run, tmp_path: Path) -> None:
     """A quote in it ends no literal of the rule."""
-    when = 'resource == a" || true || "b'
+    when = 'resource == a" && true && "b'
     told = new("new", "mine", "--scope", "reads", "--answer", "deny", "--when", when)
     assert told.code == 0
-    assert r'== "a\" || true || \"b" }' in (tmp_path / "mine.cedar").read_text()
+    assert r'== "a\" && true && \"b" }' in (tmp_path / "mine.cedar").read_text()
 
 
 def test_what_is_there_is_never_replaced(new: Run, tmp_path: Path) -> None:

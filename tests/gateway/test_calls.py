@@ -40,12 +40,12 @@ async def test_an_allowed_call_goes_out_with_the_credential(
 ) -> None:
     """What is allowed leaves as it came, but for the credential; two events tell it."""
     reply = await stand.client.get(
-        "/gw/api/events/e1%2C2?x=1&y=%20z", headers=bearer(token, Accept="a/b")
+        "/gw/api/events/e1%402?x=1&y=%20z", headers=bearer(token, Accept="a/b")
     )
     assert (reply.status_code, reply.text) == (200, "ok")
     assert reply.headers["x-kept"] == "yes"
     (sent,) = stand.upstream.received
-    assert (sent.method, sent.target) == ("GET", "/events/e1,2?x=1&y=%20z")
+    assert (sent.method, sent.target) == ("GET", "/events/e1@2?x=1&y=%20z")
     assert sent.header("authorization") == f"Bearer {SECRET}"
     assert sent.header("accept") == "a/b"
     assert sent.header("accept-encoding") == "identity"
@@ -54,7 +54,7 @@ async def test_an_allowed_call_goes_out_with_the_credential(
     attempt, result = events
     assert (attempt.type, attempt.outcome) == ("gateway.attempt", "allowed")
     assert attempt.decision_id == reply.headers["agentvault-decision"]
-    assert attempt.detail["path"] == "/events/e1,2"
+    assert attempt.detail["path"] == "/events/e1@2"
     assert attempt.detail["query"] == "x=1&y=%20z"
     assert attempt.detail["body_bytes"] == 0
     assert (result.type, result.detail["ended"]) == ("gateway.result", "done")

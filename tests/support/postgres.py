@@ -53,7 +53,7 @@ until rm -rf "$1"; do sleep 0.1; done 2>/dev/null
 _USER, _BROKER = "postgres", "av_broker"
 _QUICK = (
     *("fsync=off", "full_page_writes=off", "shared_buffers=32MB"),
-    *("wal_level=minimal", "max_wal_senders=0"),  # nothing is replicated
+    "max_wal_senders=2",  # a replica, and its first copy
     *("bgwriter_delay=10s", "wal_writer_delay=10s", "checkpoint_timeout=1h"),
     "autovacuum=off",  # else a worker starts for each of hundreds of databases a minute
 )
