@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Final
 
 from msgspec.structs import replace as replaced
@@ -305,16 +306,23 @@ def check_name(name: str) -> None:
         raise UsageError(
             f"the name {visible(name, 60)} has the form of an id", "choose another"
         )
-    _check_shown(f"the name {visible(name, 60)}", name)
+    _check_shown("name", name)
 
 
 def _check_shown(what: str, text: str) -> None:
     """Refuse a text that reads as another one: Unicode UTR 36 section 2."""
-    if _HIDDEN in in_full(text):
+    if _is_hidden(text):
         raise UsageError(
-            f"{what} holds bidirectional or invisible characters",
+            f"the {what} {visible(text, 60)} holds bidirectional or invisible"
+            " characters",
             "write it without them",
         )
+
+
+@lru_cache(maxsize=1000)
+def _is_hidden(text: str) -> bool:
+    """Check whether a character is not seen; a file names few owners, many times."""
+    return _HIDDEN in in_full(text)
 
 
 def _check_texts(wanted: AgentRequest) -> None:
@@ -325,7 +333,7 @@ def _check_texts(wanted: AgentRequest) -> None:
             "an owner has 1 to 200 characters, on one line, and no blanks around them",
             "who answers for this agent?",
         )
-    _check_shown(f"the owner {visible(owner, 60)}", owner)
+    _check_shown("owner", owner)
     if len(wanted.purpose) > _PURPOSE_CAP:
         raise UsageError(f"a purpose has at most {_PURPOSE_CAP} characters")
 
